@@ -1,1 +1,6 @@
+"""Data modules: the text as Lightning sees it."""
 
+from gpt4o_lit.data.loader import PackedLoader
+from gpt4o_lit.data.packed import PackedDataModule
+
+__all__ = ["PackedDataModule", "PackedLoader"]

@@ -1,1 +1,6 @@
+"""Tasks: what is learned, as Lightning sees it."""
 
+from gpt4o_lit.tasks.pretraining import Pretraining
+from gpt4o_lit.tasks.task import Task
+
+__all__ = ["Pretraining", "Task"]

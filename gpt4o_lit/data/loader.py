@@ -1,0 +1,63 @@
+"""Batches of packed windows in an order that can be stopped and gone on with exactly."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt4o_lit.corpus import Split, packing
+
+Batch = dict[str, Tensor]
+
+
+class PackedLoader:
+    """Hands out `{"tokens": (B, T+1) int64, "documents": (B, T+1) int32}` and knows where it stands.
+
+    The order is a pure function of (seed, epoch) and is the same set of windows per global batch for
+    any number of ranks, so its whole state is two integers. Reading a memory map is far faster than
+    training, hence no worker processes: nothing is ever fetched that is not handed out.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        seq_len: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
+        self.rank, self.world_size, self.seed, self.shuffle = rank, world_size, seed, shuffle
+        self.epoch, self.batches_done = 0, 0
+
+    def __len__(self) -> int:
+        """Batches in an epoch: whole ones when shuffled (training), all of them otherwise."""
+        windows, batch = self.split.num_windows(self.seq_len), self.batch_size * self.world_size
+        return windows // batch if self.shuffle else -(-windows // batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self._order()
+        while self.batches_done < len(self):
+            start = (self.batches_done * self.world_size + self.rank) * self.batch_size
+            tokens, documents = self.split.windows(
+                order[start : start + self.batch_size], self.seq_len
+            )
+            self.batches_done += 1
+            yield {"tokens": torch.from_numpy(tokens), "documents": torch.from_numpy(documents)}
+        self.epoch, self.batches_done = self.epoch + 1, 0
+
+    def _order(self) -> np.ndarray:
+        windows = self.split.num_windows(self.seq_len)
+        return packing.order(windows, self.seed, self.epoch) if self.shuffle else np.arange(windows)
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: epochs finished and batches handed out in this one."""
+        return {"epoch": self.epoch, "batches_done": self.batches_done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind the last batch that was handed out."""
+        self.epoch, self.batches_done = state["epoch"], state["batches_done"]

@@ -1,0 +1,108 @@
+"""The data module of pretraining: raw text in, packed windows of tokens out."""
+
+from pathlib import Path
+
+from lightning import LightningDataModule
+
+from gpt4o_lit.corpus import Corpus, CorpusConfig, prepare
+from gpt4o_lit.data.loader import PackedLoader
+from gpt4o_lit.tokenizer import Tokenizer, TokenizerRecipe
+
+
+class PackedDataModule(LightningDataModule):
+    """Builds the corpus when needed and serves it as packed windows.
+
+    Args:
+        corpus: Where the text comes from and how it is split.
+        tokenizer: The tokenizer to train or to load.
+        directory: Where tokenizer and shards are kept; used again while nothing has changed.
+        seq_len: Tokens the network reads at once.
+        batch_size: Windows in a training batch, per process.
+        eval_batch_size: Windows in a validation or test batch, per process. Default: batch_size.
+        seed: Of the order in which training windows are drawn.
+        num_workers: Processes that tokenize while the corpus is built. Default: one per core.
+    """
+
+    def __init__(
+        self,
+        corpus: CorpusConfig,
+        tokenizer: TokenizerRecipe,
+        directory: str,
+        seq_len: int = 256,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+        num_workers: int | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in {"seq_len": seq_len, "batch_size": batch_size}.items():
+            if value < 1:
+                raise ValueError(f"{name} ({value}) must be at least 1")
+        self.corpus_config, self.tokenizer_recipe = corpus, tokenizer
+        self.directory = Path(directory)
+        self.seq_len, self.batch_size, self.seed = seq_len, batch_size, seed
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.num_workers = num_workers
+        self.corpus: Corpus | None = None
+
+    def prepare_data(self) -> None:
+        """Build the corpus, or see in under a second that it stands."""
+        prepare(
+            self.corpus_config, self.tokenizer_recipe, self.directory, num_workers=self.num_workers
+        )
+
+    def setup(self, stage: str) -> None:
+        """Open the corpus that `prepare_data` left."""
+        if self.corpus is None:
+            self.corpus = Corpus.open(self.directory)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the corpus."""
+        return self._opened().tokenizer
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches in an epoch on each process, known without building a loader."""
+        return len(self.train_dataloader())
+
+    def train_dataloader(self) -> PackedLoader:
+        """Shuffled windows of the training split; whole batches only."""
+        loader = self._loader("train", self.batch_size, shuffle=True)
+        if len(loader) == 0:
+            windows, needed = loader.split.num_windows(self.seq_len), loader.world_size
+            raise ValueError(
+                f"the training split has {windows} windows of seq_len {self.seq_len}, fewer than one "
+                f"batch of {self.batch_size} x {needed} processes; lower batch_size or seq_len, or "
+                "add text"
+            )
+        return loader
+
+    def val_dataloader(self) -> PackedLoader:
+        """Every window of the validation split, in order."""
+        return self._loader("valid", self.eval_batch_size, shuffle=False)
+
+    def test_dataloader(self) -> PackedLoader:
+        """Every window of the test split, in order."""
+        return self._loader("test", self.eval_batch_size, shuffle=False)
+
+    def predict_dataloader(self) -> PackedLoader:
+        """The test split."""
+        return self.test_dataloader()
+
+    def _loader(self, split: str, batch_size: int, *, shuffle: bool) -> PackedLoader:
+        trainer = self.trainer
+        return PackedLoader(
+            self._opened().split(split),
+            seq_len=self.seq_len,
+            batch_size=batch_size,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            seed=self.seed,
+            shuffle=shuffle,
+        )
+
+    def _opened(self) -> Corpus:
+        if self.corpus is None:
+            self.corpus = Corpus.open(self.directory)
+        return self.corpus

@@ -1,0 +1,156 @@
+"""Pretraining: a Transformer, an objective, and packed windows of text."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from gpt4o_lit.model import TransformerConfig
+from gpt4o_lit.objectives import (
+    CausalLM,
+    Example,
+    Objective,
+    Vocabulary,
+    linear_cross_entropy,
+    token_statistics,
+)
+from gpt4o_lit.optim import OptimizerRecipe, Schedule
+from gpt4o_lit.tasks.task import Task
+
+Batch = dict[str, Tensor]
+
+
+class Pretraining(Task):
+    """Learn from raw text by an objective: causal, masked, span corruption or prefix.
+
+    Args:
+        transformer: The network: an encoder, a decoder, or both.
+        objective: What is asked of it. Default: causal language modelling.
+        optimizer: Default: AdamW at a learning rate of 1e-3.
+        schedule: Factor of the learning rate per step. Default: warm-up, then cosine.
+        compile: Compile the stacks of the network; checkpoint keys stay as they are.
+    """
+
+    def __init__(
+        self,
+        transformer: TransformerConfig,
+        objective: Objective | None = None,
+        optimizer: OptimizerRecipe | None = None,
+        schedule: Schedule | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(transformer, optimizer, schedule, compile)
+        self.objective: Objective = objective or CausalLM()
+        stacks = {"encoder": transformer.encoder, "decoder": transformer.decoder}
+        given = "_".join(name for name, stack in stacks.items() if stack is not None)
+        if given != self.objective.needs:
+            raise ValueError(
+                f"objective {type(self.objective).__name__} needs transformer: "
+                f"{self.objective.needs.replace('_', ' + ')}, but the config gives "
+                f"{given.replace('_', ' + ') or 'no stack'}; give those stacks or change the objective"
+            )
+
+    def setup(self, stage: str) -> None:
+        """Tell the objective which pieces the tokenizer has."""
+        tokenizer = self.datamodule.tokenizer
+        seq_len, longest = self.datamodule.seq_len, self.transformer_config.max_seq_len
+        if seq_len > longest:
+            raise ValueError(
+                f"data.seq_len ({seq_len}) must be at most transformer.max_seq_len ({longest}); "
+                "lower seq_len or raise max_seq_len"
+            )
+        self.objective.bind(
+            Vocabulary(
+                size=tokenizer.vocab_size,
+                pad_id=tokenizer.pad_id,
+                bos_id=tokenizer.bos_id,
+                eos_id=tokenizer.eos_id,
+                mask_id=tokenizer.mask_id,
+                sentinel_ids=tokenizer.sentinel_ids,
+                fim_ids=tokenizer.fim_ids,
+                special_ids=tokenizer.special_ids,
+                starts_word=torch.from_numpy(tokenizer.starts_word),
+            )
+        )
+        self._token_bytes = torch.from_numpy(tokenizer.token_bytes).long()
+        self._sums = torch.zeros(4, dtype=torch.float64)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One micro-batch: prepare, run, and weigh by its targets."""
+        example = self._prepare(batch, batch_idx, stage=0)
+        features, targets = self._features(example)
+        head = self.transformer.head
+        loss_sum = linear_cross_entropy(
+            features, head.weight, targets, bias=head.bias, softcap=head.softcap
+        )
+        return self.weighted_loss(loss_sum, (targets != -100).sum())
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums anew."""
+        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add this batch to the sums: loss, targets, right guesses, bytes of text."""
+        example = self._prepare(batch, batch_idx, stage=1)
+        features, targets = self._features(example)
+        head = self.transformer.head
+        nll, correct = token_statistics(
+            features, head.weight, targets, bias=head.bias, softcap=head.softcap
+        )
+        asked = targets != -100
+        num_bytes = self._token_bytes.to(targets.device)[targets[asked]].sum()
+        self._sums += torch.stack(
+            [nll[asked].double().sum(), asked.sum(), correct[asked].sum(), num_bytes]
+        ).double()
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what the sums over all ranks say."""
+        self._log_quality("val")
+
+    def on_test_epoch_end(self) -> None:
+        """The same for the test split."""
+        self._log_quality("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Negative log-likelihood of each target, in nats; shape (B, T), zero where nothing is asked."""
+        example = self._prepare(batch, batch_idx, stage=1)
+        features, targets = self._features(example)
+        head = self.transformer.head
+        nll, _ = token_statistics(
+            features, head.weight, targets, bias=head.bias, softcap=head.softcap
+        )
+        return nll.view(example.targets.shape)
+
+    def _prepare(self, batch: Batch, batch_idx: int, stage: int) -> Example:
+        epoch = self.current_epoch if stage == 0 else 0
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        step = (epoch * 2**24 + batch_idx) * world + rank
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed((torch.initial_seed() * 2 + stage) * 2**20 + step & (2**63 - 1))
+        return self.objective.prepare(batch["tokens"], batch["documents"], generator)
+
+    def _features(self, example: Example) -> tuple[Tensor, Tensor]:
+        hidden_BTD = self.transformer.hidden(
+            example.tokens,
+            source_BS=example.source,
+            documents_BT=example.documents,
+            source_documents_BS=example.source_documents,
+            prefix_BT=example.prefix,
+        )
+        return self.transformer.head.features(hidden_BTD).flatten(0, 1), example.targets.flatten()
+
+    def _log_quality(self, split: str) -> None:
+        sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        nll, targets, correct, num_bytes = sums.tolist()
+        if not targets:
+            return
+        loss = nll / targets
+        self.log(f"{split}/loss", loss, prog_bar=True)
+        self.log(f"{split}/perplexity", math.exp(min(loss, 700.0)))
+        self.log(f"{split}/accuracy", correct / targets)
+        if num_bytes:
+            self.log(f"{split}/bits_per_byte", nll / math.log(2) / num_bytes, prog_bar=True)

@@ -1,0 +1,148 @@
+"""The base of every task: one Transformer, its optimizer, and a loss weighted by tokens."""
+
+import math
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from gpt4o_lit.model import Transformer, TransformerConfig
+from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine
+from gpt4o_lit.strategies.compile import compile_
+from gpt4o_lit.tasks.gradients import scale_and_clip_
+
+
+class Task(LightningModule):
+    """Holds the network at `transformer`, built in `configure_model` when the vocabulary is known.
+
+    A subclass gives `training_step` through `weighted_loss`: the *sum* of the losses of its targets and
+    their number. The gradient is the mean over every target of the accumulation window on all ranks,
+    whatever the lengths of the micro-batches (Lightning alone averages the means of micro-batches).
+    """
+
+    transformer: Transformer
+
+    def __init__(
+        self,
+        transformer: TransformerConfig,
+        optimizer: OptimizerRecipe | None = None,
+        schedule: Schedule | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.transformer_config = transformer
+        self.optimizer_recipe = optimizer or AdamW(lr=1e-3)
+        self.schedule = schedule or WarmupCosine()
+        self.compile_network = compile
+        self._window_targets: Tensor | float = 0.0
+        self._running = torch.zeros(2, dtype=torch.float64)
+
+    @property
+    def datamodule(self) -> Any:
+        """The data module of the run; it has the tokenizer."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def configure_model(self) -> None:
+        """Build the network once; Lightning calls this again for validation and test."""
+        if hasattr(self, "transformer"):
+            return
+        config = self.transformer_config.with_vocab_size(self.datamodule.tokenizer.vocab_size)
+        self.transformer_config = config
+        self.transformer = Transformer(config)
+        if self.compile_network:
+            compile_(self.transformer)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """One optimizer; the schedule counts steps."""
+        optimizer = self.optimizer_recipe.build(self.transformer)
+        max_steps = self.max_steps
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, max_steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    @property
+    def max_steps(self) -> int:
+        """Optimizer steps of the whole run, counted without building a loader.
+
+        `trainer.estimated_stepping_batches` would build the loaders early and lose a restored position.
+        """
+        if self.trainer.max_steps != -1:
+            return self.trainer.max_steps
+        if self.trainer.max_epochs in (None, -1):
+            raise ValueError("the schedule needs an end; set trainer.max_steps or trainer.max_epochs")
+        batches = self.datamodule.batches_per_epoch
+        if isinstance(self.trainer.limit_train_batches, int):
+            batches = min(batches, self.trainer.limit_train_batches)
+        else:
+            batches = int(batches * self.trainer.limit_train_batches)
+        per_epoch = math.ceil(batches / self.trainer.accumulate_grad_batches)
+        return per_epoch * int(self.trainer.max_epochs or 0)
+
+    def weighted_loss(self, loss_sum: Tensor, num_targets: Tensor) -> Tensor:
+        """Turn a sum over targets into what `backward` is called on, and remember the weight.
+
+        With one micro-batch on one process this is the plain mean. Otherwise each micro-batch is divided
+        by its own count here and the window is put right in `configure_gradient_clipping`.
+        """
+        detached = loss_sum.detach()
+        self._running = self._running.to(detached.device)
+        self._running += torch.stack([detached.double(), num_targets.double()])
+        if self._is_plain:
+            return loss_sum / num_targets.clamp(min=1)
+        self._window_targets = self._window_targets + num_targets
+        return loss_sum / self._reference(num_targets)
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1
+
+    def _reference(self, _: Tensor) -> float:
+        """A constant near the number of targets of a micro-batch; it keeps low precision in range."""
+        return float(self.datamodule.batch_size * self.datamodule.seq_len)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Weight the window by its targets and clip by norm, in one pass over the gradients."""
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise ValueError(
+                f"gradient_clip_algorithm ({gradient_clip_algorithm!r}) must be 'norm'; leave it out"
+            )
+        scale = 1.0
+        if not self._is_plain:
+            window = torch.as_tensor(self._window_targets, dtype=torch.float64, device=self.device)
+            total = float(self.trainer.strategy.reduce(window, reduce_op="sum"))
+            factor = self.trainer.accumulate_grad_batches * self.trainer.world_size
+            scale = self._reference(window) * factor / max(total, 1.0)
+            self._window_targets = 0.0
+        if scale == 1.0 and gradient_clip_val is None:
+            return
+        norm = scale_and_clip_(self.transformer.parameters(), scale, gradient_clip_val)
+        if self.logs_this_step:
+            self.log("train/grad_norm", norm)
+
+    @property
+    def logs_this_step(self) -> bool:
+        """Whether the step that is under way is written to the loggers."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the loss over all targets since it was last logged: no value is read on other steps."""
+        if self.global_step == 0 or self.global_step % self.trainer.log_every_n_steps:
+            return
+        loss_sum, targets = self._running.tolist()
+        if targets:
+            self.log("train/loss", loss_sum / targets, prog_bar=True)
+            self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+            self._running.zero_()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the network's own description beside its weights, as plain data."""
+        checkpoint["transformer_config"] = self.transformer_config.to_dict()
