@@ -1,0 +1,25 @@
+"""Callbacks and loggers: when a thing happens in a run."""
+
+from gpt4o_lit.callbacks.checkpoint import Checkpoint
+from gpt4o_lit.callbacks.manifest import Manifest
+from gpt4o_lit.callbacks.metrics_log import MetricsLog
+from gpt4o_lit.callbacks.model_card import ModelCard
+from gpt4o_lit.callbacks.plots import Plots
+from gpt4o_lit.callbacks.progress import Progress
+from gpt4o_lit.callbacks.random_state import RandomState
+from gpt4o_lit.callbacks.samples import Samples
+from gpt4o_lit.callbacks.save_config import SaveConfig
+from gpt4o_lit.callbacks.throughput import Throughput
+
+__all__ = [
+    "Checkpoint",
+    "Manifest",
+    "MetricsLog",
+    "ModelCard",
+    "Plots",
+    "Progress",
+    "RandomState",
+    "Samples",
+    "SaveConfig",
+    "Throughput",
+]

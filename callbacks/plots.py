@@ -1,0 +1,62 @@
+"""Pictures of a run from its metrics.csv."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from lightning import Callback, LightningModule, Trainer
+from matplotlib import pyplot as plt
+
+from gpt4o_lit.callbacks.metrics_log import read_metrics
+
+FIGURES = {
+    "loss": (("train/loss", "val/loss"), "nats per token"),
+    "learning_rate": (("train/lr",), "learning rate"),
+    "tokens_per_second": (("perf/tokens_per_second",), "tokens per second"),
+}
+
+
+class Plots(Callback):
+    """Draws loss, learning rate and tokens/s as PNG after each validation and at the end."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what there is so far."""
+        if not trainer.sanity_checking:
+            self._draw(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the whole run."""
+        self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.save()
+            draw(Path(trainer.default_root_dir) / "metrics.csv")
+
+
+def draw(metrics_csv: Path) -> list[Path]:
+    """Draw each figure whose metrics the file has, into `plots/` beside it; returns their paths."""
+    rows: list[dict[str, Any]] = read_metrics(metrics_csv)
+    drawn = []
+    for name, (metrics, label) in FIGURES.items():
+        curves = {m: [(r["step"], r[m]) for r in rows if m in r] for m in metrics}
+        curves = {metric: points for metric, points in curves.items() if points}
+        if not curves:
+            continue
+        figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+        for metric, points in curves.items():
+            marker = "o" if metric.startswith("val/") else None
+            axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=metric)
+        axes.set(xlabel="optimizer step", ylabel=label)
+        axes.grid(alpha=0.3)
+        if len(curves) > 1:
+            axes.legend()
+        path = metrics_csv.parent / "plots" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, dpi=120)
+        plt.close(figure)
+        drawn.append(path)
+    return drawn

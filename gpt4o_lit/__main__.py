@@ -1,0 +1,62 @@
+"""The command line: a table of verbs, each imported when it is asked for and not before."""
+
+import importlib
+import sys
+
+VERBS = {
+    "fit": ("gpt4o_lit.cli", "train a Transformer from raw text (or go on: --resume RUN)"),
+    "validate": ("gpt4o_lit.cli", "loss, perplexity, bits per byte and accuracy on validation text"),
+    "test": ("gpt4o_lit.cli", "the same on test text"),
+    "predict": ("gpt4o_lit.cli", "the loss of every token of the test text"),
+    "generate": ("gpt4o_lit.commands.generate", "let a trained run write"),
+    "tokenizer": ("gpt4o_lit.commands.tokenizer", "train a tokenizer, or measure one on files"),
+    "corpus": ("gpt4o_lit.commands.corpus", "tokenize text into memory-mapped shards"),
+    "configs": ("gpt4o_lit.commands.configs", "list the packaged configs with their first line"),
+}
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    lines = ["usage: gpt4o-lit VERB [options]      (gpt4o-lit VERB --help tells more)", "", "verbs:"]
+    lines += [f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items()]
+    lines += [
+        "",
+        "first steps:",
+        "  gpt4o-lit fit --config quickstart",
+        "  gpt4o-lit fit --config quickstart --config with/masked_lm --print_config",
+        "  gpt4o-lit fit --model.help gpt4o_lit.tasks.Pretraining",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb; a user's mistake is one line on stderr and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if argv[0] == "--version":
+        from gpt4o_lit import __version__
+
+        print(__version__)
+        return 0
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(verb, VERBS, 1)
+        mend = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(VERBS)}"
+        print(f"gpt4o-lit: no verb '{verb}'; {mend}", file=sys.stderr)
+        return 2
+    try:
+        module = importlib.import_module(VERBS[verb][0])
+        return int(module.main(argv if VERBS[verb][0] == "gpt4o_lit.cli" else rest) or 0)
+    except (ValueError, OSError) as error:
+        print(f"gpt4o-lit {verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""`gpt4o-lit fit|validate|test|predict`: LightningCLI with names for configs and a directory for runs."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from gpt4o_lit import configs
+from gpt4o_lit.callbacks import (
+    Checkpoint,
+    Manifest,
+    ModelCard,
+    Plots,
+    Progress,
+    Samples,
+    SaveConfig,
+    Throughput,
+)
+from gpt4o_lit.parse_errors import explain
+from gpt4o_lit.run_directory import RunDirectory
+
+METRICS_LOG = {"class_path": "gpt4o_lit.callbacks.MetricsLog"}
+
+
+class ExperimentParser(LightningArgumentParser):
+    """Reports a mistake as a ValueError of one line, with the nearest right word."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        """Raise instead of printing the usage and leaving."""
+        raise ValueError(explain(message, self)) from ex
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI in which each run owns a directory and the command line outranks the checkpoint."""
+
+    def __init__(self, args: list[str], run_dir: RunDirectory | None = None) -> None:
+        self.run_dir = run_dir
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            trainer_defaults={"logger": [METRICS_LOG], "log_every_n_steps": 10},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_class=ExperimentParser,
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's name and directory, and the callbacks that every run has."""
+        parser.add_argument("--name", type=str, default="run", help="Runs lie in runs/NAME/TIME.")
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None, help="The run's directory instead of that."
+        )
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        parser.add_lightning_class_args(Throughput, "throughput")
+        parser.add_lightning_class_args(Samples, "samples")
+        parser.add_lightning_class_args(Progress, "progress")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config alone: a checkpoint's hyperparameters never outrank config and flags."""
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run's directory and send everything that writes there."""
+        config = self.config[self.subcommand]
+        if self.run_dir is None:
+            self.run_dir = _shared_run_dir(config.name, config.run_dir)
+        config.run_dir = str(self.run_dir.path)
+        config.trainer.default_root_dir = str(self.run_dir.path)
+        config.checkpoint.dirpath = str(self.run_dir.checkpoints)
+        for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
+            if "save_dir" in logger.get("init_args", {}):
+                logger.init_args.save_dir = str(self.run_dir.path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Add the callbacks that only read what a run left."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand == "fit" and not trainer.fast_dev_run:
+            trainer.callbacks += [Manifest(), Plots(), ModelCard()]
+        return trainer
+
+
+def _shared_run_dir(name: str, given: str | None) -> RunDirectory:
+    """Every process of one launch takes the directory that its first process chose."""
+    chosen = os.environ.get("GPT4O_LIT_RUN_DIR")
+    run_dir = RunDirectory(Path(chosen)) if chosen else RunDirectory.fresh(name, given)
+    os.environ["GPT4O_LIT_RUN_DIR"] = str(run_dir.path)
+    return run_dir
+
+
+def main(argv: list[str]) -> int:
+    """Run one verb of LightningCLI's."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    os.environ.setdefault("WANDB_MODE", "offline")
+    args, run_dir = resolve(argv)
+    try:
+        ExperimentCLI(args, run_dir)
+    finally:
+        os.environ.pop("GPT4O_LIT_RUN_DIR", None)
+    return 0
+
+
+def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
+    """Turn config names into paths, and `--resume RUN` into its config and checkpoint.
+
+    For `fit` the run goes on in its own directory; the other verbs read it and write elsewhere.
+    """
+    args: list[str] = []
+    run_dir: RunDirectory | None = None
+    position = 0
+    while position < len(argv):
+        flag, separator, value = argv[position].partition("=")
+        if flag in ("--config", "-c", "--resume"):
+            if not separator:
+                position += 1
+                if position == len(argv):
+                    raise ValueError(f"{flag} needs a value")
+                value = argv[position]
+            if flag == "--resume":
+                run_dir = RunDirectory.existing(value)
+                args[1:1] = ["--config", str(run_dir.config)]
+                args += ["--ckpt_path", str(run_dir.last_checkpoint)]
+            else:
+                args += ["--config", str(configs.find(value))]
+        elif flag == "--model.init_args.transformer" and separator and "{" not in value:
+            args.append(f"{flag}={configs.find(value)}")
+        else:
+            args.append(argv[position])
+        position += 1
+    if run_dir is not None and argv[0] != "fit":
+        args += ["--run_dir", str(run_dir.path / argv[0] / RunDirectory.fresh("").path.name)]
+        run_dir = None
+    return args, run_dir
+
+

@@ -1,0 +1,29 @@
+"""`gpt4o-lit configs`: the packaged configs with their first line."""
+
+import argparse
+
+from gpt4o_lit import configs
+
+KINDS = {
+    configs.EXPERIMENTS: "complete experiments   (fit --config NAME)",
+    configs.OVERLAYS: "overlays               (fit --config NAME --config with/OVERLAY)",
+    configs.SIZES: "sizes                  (--model.init_args.transformer model/SIZE)",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Print the table, or one config whole."""
+    parser = argparse.ArgumentParser(
+        prog="gpt4o-lit configs", description="List the packaged configs, or print one."
+    )
+    parser.add_argument("name", nargs="?", help="print this config")
+    args = parser.parse_args(argv)
+    if args.name:
+        print(configs.find(args.name).read_text(encoding="utf-8"), end="")
+        return 0
+    for kind, title in KINDS.items():
+        print(title)
+        for name in configs.names():
+            if (name.split("/")[0] if "/" in name else configs.EXPERIMENTS) == kind:
+                print(f"  {name:<28} {configs.first_line(name)}")
+    return 0

@@ -1,0 +1,58 @@
+"""Peaks of machines, so that a speed can be told as a share of what is possible."""
+
+import functools
+import re
+import time
+
+import torch
+
+# Dense peaks in FLOP/s as the vendors' data sheets give them (no sparsity), for bf16.
+# The first pattern that the device's name matches counts; plain names are the SXM parts.
+GPU_PEAKS_BF16 = (
+    (r"b200|gb200", 2250e12),
+    (r"h200", 989e12),
+    (r"h100.*(pcie)", 756e12),
+    (r"h100.*(nvl)", 835e12),
+    (r"h100", 989e12),
+    (r"a100", 312e12),
+    (r"l40s", 362e12),
+    (r"l4\b", 121e12),
+    (r"rtx.*4090", 165.2e12),
+    (r"rtx.*3090", 71e12),
+    (r"a10g?\b", 125e12),
+    (r"mi300x", 1307e12),
+)
+_FP32_SHARE = 0.5  # TF32 runs at half the rate of bf16 on NVIDIA's tensor cores
+
+
+def tabled_peak(device_name: str, dtype: torch.dtype) -> float | None:
+    """Peak FLOP/s of a GPU by its name, or None when the table does not know it."""
+    for pattern, peak in GPU_PEAKS_BF16:
+        if re.search(pattern, device_name.lower()):
+            return peak if dtype in (torch.bfloat16, torch.float16) else peak * _FP32_SHARE
+    return None
+
+
+@functools.cache
+def measured_peak(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
+    """FLOP/s of the best of several square matrix products on this machine; takes under a second."""
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    b = torch.randn(size, size, device=device, dtype=dtype)
+    out = torch.mm(a, b)
+    best, deadline = float("inf"), time.perf_counter() + 0.6
+    while time.perf_counter() < deadline:
+        start = time.perf_counter()
+        torch.mm(a, b, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """The tabled peak of a known GPU, else what this machine reaches when measured."""
+    if device.type == "cuda":
+        tabled = tabled_peak(torch.cuda.get_device_name(device), dtype)
+        if tabled is not None:
+            return tabled
+    return measured_peak(device, dtype)

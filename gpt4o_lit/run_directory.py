@@ -1,0 +1,73 @@
+"""A run's own directory: where it lies, what is in it, and that none is ever written over."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of a run under `path`."""
+
+    path: Path
+
+    @classmethod
+    def fresh(cls, name: str, given: str | None = None) -> "RunDirectory":
+        """A directory that no run has used: `given`, or runs/NAME/TIME.
+
+        Raises:
+            FileExistsError: `given` holds something already.
+        """
+        if given is not None:
+            path = Path(given)
+            if path.is_file() or (path.is_dir() and any(path.iterdir())):
+                raise FileExistsError(
+                    f"run_dir ({given}) is not empty and a run is never overwritten; "
+                    f"choose another, or go on with it by --resume {given}"
+                )
+            return cls(path)
+        stem = Path("runs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        path, count = stem, 1
+        while path.exists():
+            count += 1
+            path = stem.with_name(f"{stem.name}_{count}")
+        return cls(path)
+
+    @classmethod
+    def existing(cls, given: str) -> "RunDirectory":
+        """The directory of a run that has started.
+
+        Raises:
+            FileNotFoundError: there is no config.yaml in it; the message names runs that exist.
+        """
+        run = cls(Path(given))
+        if not run.config.is_file():
+            runs = sorted(str(path.parent) for path in Path("runs").glob("*/*/config.yaml"))
+            mend = f"the newest run here is {runs[-1]}" if runs else "`gpt4o-lit fit` starts one"
+            raise FileNotFoundError(f"{given} is no run directory: it has no config.yaml; {mend}")
+        return run
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint to go on from.
+
+        Raises:
+            FileNotFoundError: the run was stopped before its first checkpoint.
+        """
+        path = self.checkpoints / "last.ckpt"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{self.path} has no checkpoint yet (checkpoints/last.ckpt); start it anew with "
+                f"`gpt4o-lit fit --config {self.config}`"
+            )
+        return path
