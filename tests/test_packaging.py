@@ -1,0 +1,55 @@
+"""The wheel, installed elsewhere, is the whole package."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def listed_packages() -> set[str]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return set(settings["tool"]["setuptools"]["packages"])
+
+
+def test_every_folder_with_python_is_listed() -> None:
+    folders = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "gpt4o_lit").rglob("__init__.py")
+    }
+    assert folders | {"gpt4o_lit.callbacks"} == listed_packages()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)],
+        check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    return next(out.glob("*.whl"))
+
+
+def test_wheel_has_callbacks_and_configs(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert "gpt4o_lit/callbacks/checkpoint.py" in names
+    for config in (ROOT / "gpt4o_lit" / "configs").rglob("*.yaml"):
+        assert config.relative_to(ROOT).as_posix() in names
+
+
+def test_wheel_installed_elsewhere_runs_a_verb(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", "import gpt4o_lit, sys; print(gpt4o_lit.__file__);"
+         "from gpt4o_lit.__main__ import main; sys.exit(main(['configs']))"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "site") in done.stdout
+    assert "quickstart" in done.stdout
