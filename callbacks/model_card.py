@@ -1,0 +1,69 @@
+"""MODEL_CARD.md: what a run was trained on, how large it is, and what it costs to deploy."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from gpt4o_lit.evaluation.deploy import DeploymentCost, measure
+from gpt4o_lit.model import count_parameters
+
+
+class ModelCard(Callback):
+    """Writes the card when training ends; every figure in it was counted or measured."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure in a process of its own and write."""
+        if not trainer.is_global_zero:
+            return
+        run = Path(trainer.default_root_dir)
+        text = "\n\n".join(
+            [
+                f"# {run.resolve().name}",
+                _trained_on(trainer),
+                _parameters(pl_module),
+                _quality(trainer),
+                _deployment(measure(run)),
+            ]
+        )
+        (run / "MODEL_CARD.md").write_text(text + "\n", encoding="utf-8")
+
+
+def _trained_on(trainer: Trainer) -> str:
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    split = datamodule.corpus.split("train")
+    seen = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
+    tokens = seen * datamodule.batch_size * datamodule.seq_len
+    sources = ", ".join(f"`{source}`" for source in datamodule.corpus_config.sources)
+    return (
+        "## What was it trained on?\n\n"
+        f"{sources}: {split.num_documents:,} documents, {split.num_bytes:,} bytes, "
+        f"{split.num_tokens:,} tokens of training text. {trainer.global_step:,} steps saw "
+        f"{tokens:,} tokens, {tokens / max(split.num_tokens, 1):.2f} times the text."
+    )
+
+
+def _parameters(pl_module: Any) -> str:
+    counts = count_parameters(pl_module.transformer.config)
+    rows = "\n".join(f"| {kind} | {number:,} |" for kind, number in counts.items())
+    return f"## How many parameters has it?\n\n| part | parameters |\n|---|---:|\n{rows}"
+
+
+def _quality(trainer: Trainer) -> str:
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items()))
+    return f"## How good is it?\n\nAt the last validation:\n\n| metric | value |\n|---|---:|\n{rows}"
+
+
+def _deployment(cost: DeploymentCost) -> str:
+    decode = cost.decode_tokens_per_second
+    written = "none (an encoder writes no text)" if decode is None else f"{decode:,.0f} tokens/s"
+    return (
+        "## What does it cost to deploy?\n\n"
+        f"Measured on this machine with {cost.threads} threads, batch 1, fp32.\n\n"
+        "| what | figure |\n|---|---:|\n"
+        f"| weights | {cost.weight_bytes / 2**20:,.1f} MiB |\n"
+        f"| peak memory of the process | {cost.peak_memory_bytes / 2**20:,.0f} MiB |\n"
+        f"| reading (prefill) | {cost.prefill_tokens_per_second:,.0f} tokens/s |\n"
+        f"| writing (decode) | {written} |"
+    )
