@@ -2,15 +2,21 @@
 
 from gpt4o_lit.objectives.causal import CausalLM
 from gpt4o_lit.objectives.loss import linear_cross_entropy, token_statistics
+from gpt4o_lit.objectives.masked import MaskedLM
 from gpt4o_lit.objectives.objective import IGNORED, PADDING, Example, Needs, Objective, Vocabulary
+from gpt4o_lit.objectives.prefix import PrefixLM
+from gpt4o_lit.objectives.span_corruption import SpanCorruption
 
 __all__ = [
     "IGNORED",
     "PADDING",
     "CausalLM",
     "Example",
+    "MaskedLM",
     "Needs",
     "Objective",
+    "PrefixLM",
+    "SpanCorruption",
     "Vocabulary",
     "linear_cross_entropy",
     "token_statistics",

@@ -33,7 +33,7 @@ def fill_in_the_middle(
     if vocabulary.bos_id is not None:
         first_BT = first_BT + (tokens_BT.gather(1, first_BT) == vocabulary.bos_id)
     if vocabulary.eos_id is not None:
-        end_BT = end_BT - (tokens_BT.gather(1, end_BT - 1) == vocabulary.eos_id)
+        end_BT = end_BT - (tokens_BT.gather(1, end_BT - 1) == vocabulary.eos_id).long()
     length_BT = end_BT - first_BT - len(FIM_MARKS)
     rank_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device) - first_BT
     low_BT, high_BT = _cut(cuts[0], cuts[1], length_BT)

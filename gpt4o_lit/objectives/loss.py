@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from gpt4o_lit.objectives.objective import IGNORED
 
-CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
+CHUNK_BYTES = {"cpu": 100 << 20, "cuda": 512 << 20}
 """Room for the logits of a chunk, by device; measured by benchmarks/loss_speed.py."""
 
 
@@ -56,7 +56,7 @@ def token_statistics(
 ) -> tuple[Tensor, Tensor]:
     """Per position the negative log-likelihood of its target, and whether the target comes first.
 
-    Ignored positions give 0 and False. Returns (N,) float32, or float64 for such input, and (N,) bool.
+    Ignored positions give 0 and False. Both (N,); the first float32, or float64 for such input.
     """
     head = _Head(features_ND, weight_VD, bias, softcap)
     nll_N = torch.zeros(targets_N.shape, dtype=head.loss_dtype, device=targets_N.device)
