@@ -1,6 +1,7 @@
 """The base of every task: one Transformer, its optimizer, and a loss weighted by tokens."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,11 +49,21 @@ class Task(LightningModule):
         """Build the network once; Lightning calls this again for validation and test."""
         if hasattr(self, "transformer"):
             return
-        config = self.transformer_config.with_vocab_size(self.datamodule.tokenizer.vocab_size)
-        self.transformer_config = config
+        self.transformer_config = config = self._with_vocabulary(self.transformer_config)
         self.transformer = Transformer(config)
         if self.compile_network:
             compile_(self.transformer)
+
+    def _with_vocabulary(self, config: TransformerConfig) -> TransformerConfig:
+        pieces = self.datamodule.tokenizer.vocab_size
+        if config.vocab_size is None:
+            return replace(config, vocab_size=pieces)
+        if config.vocab_size < pieces:
+            raise ValueError(
+                f"transformer.vocab_size ({config.vocab_size}) must be at least the tokenizer's "
+                f"{pieces} pieces; leave vocab_size out to take the tokenizer's"
+            )
+        return config
 
     def configure_optimizers(self) -> dict[str, Any]:
         """One optimizer; the schedule counts steps."""
@@ -94,13 +105,14 @@ class Task(LightningModule):
         if self._is_plain:
             return loss_sum / num_targets.clamp(min=1)
         self._window_targets = self._window_targets + num_targets
-        return loss_sum / self._reference(num_targets)
+        return loss_sum / self._reference
 
     @property
     def _is_plain(self) -> bool:
         return self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1
 
-    def _reference(self, _: Tensor) -> float:
+    @property
+    def _reference(self) -> float:
         """A constant near the number of targets of a micro-batch; it keeps low precision in range."""
         return float(self.datamodule.batch_size * self.datamodule.seq_len)
 
@@ -120,7 +132,7 @@ class Task(LightningModule):
             window = torch.as_tensor(self._window_targets, dtype=torch.float64, device=self.device)
             total = float(self.trainer.strategy.reduce(window, reduce_op="sum"))
             factor = self.trainer.accumulate_grad_batches * self.trainer.world_size
-            scale = self._reference(window) * factor / max(total, 1.0)
+            scale = self._reference * factor / max(total, 1.0)
             self._window_targets = 0.0
         if scale == 1.0 and gradient_clip_val is None:
             return

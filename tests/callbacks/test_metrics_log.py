@@ -1,0 +1,27 @@
+"""metrics.csv has one row a step, and keeps its past when a run goes on."""
+
+from pathlib import Path
+
+from gpt4o_lit.callbacks import MetricsLog
+from gpt4o_lit.callbacks.metrics_log import read_metrics
+
+
+def test_metrics_of_one_step_share_a_row(tmp_path: Path) -> None:
+    log = MetricsLog(str(tmp_path))
+    log.log_metrics({"train/loss": 2.0, "epoch": 0}, 10)
+    log.log_metrics({"val/loss": 3.0}, 10)
+    log.finalize("success")
+    assert read_metrics(log.path) == [
+        {"step": 10, "epoch": 0.0, "train/loss": 2.0, "val/loss": 3.0}
+    ]
+
+
+def test_a_run_that_goes_on_keeps_the_rows_before_it(tmp_path: Path) -> None:
+    first = MetricsLog(str(tmp_path))
+    for step in (1, 2, 3):
+        first.log_metrics({"train/loss": float(step)}, step)
+    first.finalize("failed")
+    second = MetricsLog(str(tmp_path))
+    second.log_metrics({"train/loss": 30.0}, 3)
+    second.finalize("success")
+    assert [row["train/loss"] for row in read_metrics(second.path)] == [1.0, 2.0, 30.0]

@@ -1,0 +1,79 @@
+"""The order of batches is pure, complete, shared out fairly, and can be gone on with."""
+
+import numpy as np
+import pytest
+import torch
+
+from gpt4o_lit.data import PackedLoader
+
+
+class CountingSplit:
+    """A split whose window i holds the number i, so that one sees which windows were read."""
+
+    def __init__(self, windows: int) -> None:
+        self.count = windows
+
+    def num_windows(self, seq_len: int) -> int:
+        return self.count
+
+    def windows(self, indices: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+        tokens = np.repeat(np.asarray(indices, np.int64)[:, None], seq_len + 1, axis=1)
+        return tokens, np.zeros(tokens.shape, np.int32)
+
+
+def loader(windows: int = 23, **settings: int) -> PackedLoader:
+    return PackedLoader(CountingSplit(windows), seq_len=4, **{"batch_size": 3, **settings})  # type: ignore[arg-type]
+
+
+def read(batches: PackedLoader, limit: int | None = None) -> list[list[int]]:
+    rows = []
+    for batch in batches:
+        rows.append(batch["tokens"][:, 0].tolist())
+        if len(rows) == limit:
+            break
+    return rows
+
+
+def test_an_epoch_has_every_window_at_most_once_and_the_next_is_ordered_anew() -> None:
+    batches = loader()
+    first, second = read(batches), read(batches)
+    flat = sum(first, [])
+    assert len(flat) == len(set(flat)) == 21
+    assert len(first) == len(batches) == 7
+    assert first != second
+
+
+def test_validation_reads_every_window_once_in_order() -> None:
+    batches = loader(shuffle=False)
+    assert sum(read(batches), []) == list(range(23))
+    assert sum(read(batches), []) == list(range(23))
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4, 6])
+def test_a_loader_that_was_stopped_goes_on_behind_its_last_batch(stop: int) -> None:
+    whole = loader()
+    expected = read(whole) + read(whole)
+    stopped = loader()
+    seen = read(stopped, stop) if stop else []
+    resumed = loader()
+    resumed.load_state_dict(stopped.state_dict())
+    assert seen + read(resumed) + read(resumed) == expected
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_each_global_batch_is_the_same_set_for_any_number_of_ranks(world_size: int) -> None:
+    batch_size = 6
+    alone = read(loader(60, batch_size=batch_size))
+    ranks = [
+        read(loader(60, batch_size=batch_size // world_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    together = [sorted(sum(step, [])) for step in map(list, zip(*ranks, strict=True))]
+    assert together == [sorted(step) for step in alone]
+
+
+def test_batches_have_the_shapes_and_types_that_the_network_reads() -> None:
+    batch = next(iter(loader()))
+    assert batch["tokens"].shape == batch["documents"].shape == (3, 5)
+    assert batch["tokens"].dtype == torch.int64
+    assert batch["documents"].dtype == torch.int32

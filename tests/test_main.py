@@ -1,0 +1,41 @@
+"""The table of verbs: fast help, and mistakes that are one line."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gpt4o_lit.__main__ import VERBS, main
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {verb} " in printed for verb in VERBS)
+
+
+def test_help_takes_less_than_a_third_of_a_second() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "gpt4o_lit", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["fti"], "no verb 'fti'; did you mean 'fit'?"),
+        (["fit", "--config", "quickstrat"], "did you mean 'quickstart'?"),
+        (["fit", "--resume", "nowhere"], "nowhere is no run directory"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
