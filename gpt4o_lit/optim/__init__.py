@@ -1,6 +1,6 @@
 """How weights move: optimizers with their decay groups, and the learning rate over time."""
 
-from gpt4o_lit.optim.recipes import AdamW, OptimizerRecipe
+from gpt4o_lit.optim.recipes import Adafactor, AdamW, Muon, OptimizerRecipe
 from gpt4o_lit.optim.schedules import (
     Constant,
     Schedule,
@@ -11,8 +11,10 @@ from gpt4o_lit.optim.schedules import (
 )
 
 __all__ = [
+    "Adafactor",
     "AdamW",
     "Constant",
+    "Muon",
     "OptimizerRecipe",
     "Schedule",
     "WarmupCosine",

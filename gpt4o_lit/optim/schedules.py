@@ -1,7 +1,8 @@
 """Learning rate over time, as a factor of each group's own rate.
 
 Every schedule takes the step about to be made (from 0) and the steps in all. Warm-up rises in equal
-parts and reaches 1 at step `warmup`; the first step is never at 0.
+parts and reaches 1 at step `warmup`; a fall ends at `max_steps`, just after the last step. So
+neither the first nor the last step is spent at 0.
 """
 
 import math
@@ -32,7 +33,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupCosine(Schedule):
-    """Rise, then fall along half a cosine to `min_factor` at the last step (arXiv:1608.03983)."""
+    """Rise, then fall along half a cosine to `min_factor` at the end (arXiv:1608.03983)."""
 
     warmup: float = 0.02
     """Steps of warm-up; below 1 a share of all steps."""
@@ -47,13 +48,13 @@ class WarmupCosine(Schedule):
         warmup = _warmup_steps(self.warmup, max_steps)
         if step < warmup:
             return _rise(step, warmup)
-        share = _share(step, warmup, max_steps - 1)
+        share = _share(step, warmup, max_steps)
         return self.min_factor + (1.0 - self.min_factor) * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupLinear(Schedule):
-    """Rise, then fall in a straight line to `min_factor` at the last step."""
+    """Rise, then fall in a straight line to `min_factor` at the end."""
 
     warmup: float = 0.02
     """Steps of warm-up; below 1 a share of all steps."""
@@ -68,7 +69,7 @@ class WarmupLinear(Schedule):
         warmup = _warmup_steps(self.warmup, max_steps)
         if step < warmup:
             return _rise(step, warmup)
-        return 1.0 - (1.0 - self.min_factor) * _share(step, warmup, max_steps - 1)
+        return 1.0 - (1.0 - self.min_factor) * _share(step, warmup, max_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +91,10 @@ class WarmupInverseSqrt(Schedule):
             )
 
     def __call__(self, step: int, max_steps: int) -> float:
-        warmup = max(1, _warmup_steps(self.warmup, max_steps))
+        warmup = _warmup_steps(self.warmup, max_steps)
         if step < warmup:
             return _rise(step, warmup)
-        return max(self.min_factor, math.sqrt(warmup / (step + 1)))
+        return max(self.min_factor, math.sqrt((warmup + 1) / (step + 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +122,8 @@ class WarmupStableDecay(Schedule):
         warmup = _warmup_steps(self.warmup, max_steps)
         if step < warmup:
             return _rise(step, warmup)
-        decay_start = max(warmup, max_steps - round(self.decay * max_steps)) - 1
-        return 1.0 - (1.0 - self.min_factor) * _share(step, decay_start, max_steps - 1)
+        decay_start = max(warmup, max_steps - round(self.decay * max_steps))
+        return 1.0 - (1.0 - self.min_factor) * _share(step, decay_start, max_steps)
 
 
 def _rise(step: int, warmup: int) -> float:
