@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gpt4o_lit.optim import Adafactor, AdamW, Muon, OptimizerRecipe, WarmupLinear
 from gpt4o_lit.optim.groups import parameter_kinds
-from gpt4o_lit.optim.muon import orthogonalize
+from gpt4o_lit.optim.muon import _iterate, _iterate_gram, orthogonalize
 
 EVERY: list[OptimizerRecipe] = [
     AdamW(lr=1e-2),
@@ -55,7 +55,7 @@ def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> fl
     for _ in range(steps):
         loss = optimizer.step(closure)  # type: ignore[arg-type]
     assert loss is not None
-    return float(loss)
+    return loss.item()
 
 
 def decay_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -178,6 +178,15 @@ def test_orthogonalized_singular_values_are_near_one(shape: tuple[int, int, int]
     values = torch.linalg.svdvals(orthogonalize(torch.randn(shape), num_steps=8))
     assert values.min() > 0.6
     assert values.max() < 1.3
+
+
+@pytest.mark.parametrize("rank", [2, 8])
+def test_the_detour_over_the_gram_matrix_ends_at_the_same_place(rank: int) -> None:
+    matrices = torch.randn(3, 8, rank) @ torch.randn(3, rank, 40)
+    matrices = matrices / matrices.norm(dim=(-2, -1), keepdim=True)
+    torch.testing.assert_close(
+        _iterate_gram(matrices, 5), _iterate(matrices, 5), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_an_orthogonalized_zero_is_zero() -> None:
