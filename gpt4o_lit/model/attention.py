@@ -1,0 +1,100 @@
+"""Multi-head attention: self and cross, grouped, with what keeps its own cache."""
+
+from torch import Tensor, nn
+
+from gpt4o_lit.model.attend import attend
+from gpt4o_lit.model.cache import KVCache
+from gpt4o_lit.model.config import StackConfig
+from gpt4o_lit.model.mask import Mask
+from gpt4o_lit.model.norm import RMSNorm
+from gpt4o_lit.model.position import rotate
+
+# B batch, T target tokens, S source tokens, D dim, N query heads, K key heads, H head_dim
+
+Angles = tuple[Tensor, Tensor]
+
+
+class Attention(nn.Module):
+    """Queries, keys and values of one sequence in one product (arXiv:1706.03762)."""
+
+    def __init__(self, stack: StackConfig, layer: int) -> None:
+        super().__init__()
+        config = stack.attention
+        self.layer, self.config = layer, config
+        self.head_dim, self.num_heads, self.num_kv_heads = (
+            stack.head_dim,
+            config.num_heads,
+            config.kv_heads,
+        )
+        self.sizes = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
+        width, inner = sum(self.sizes) * self.head_dim, self.num_heads * self.head_dim
+        self.qkv = nn.Linear(stack.dim, width, bias=config.qkv_bias)
+        self.qkv.row_parts = tuple(heads * self.head_dim for heads in self.sizes)  # for Muon
+        self.output = nn.Linear(inner, stack.dim, bias=config.output_bias)
+        self.q_norm = RMSNorm(self.head_dim, stack.norm.eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, stack.norm.eps) if config.qk_norm else None
+
+    def forward(
+        self, x_BTD: Tensor, mask: Mask, angles: Angles | None, cache: KVCache | None
+    ) -> Tensor:
+        heads = self.qkv(x_BTD).unflatten(-1, (-1, self.head_dim))
+        q_BTNH, k_BTKH, v_BTKH = heads.split(self.sizes, dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
+        if angles is not None:
+            q_BTNH, k_BTKH = rotate(q_BTNH, *angles), rotate(k_BTKH, *angles)
+        if cache is not None:
+            k_BTKH, v_BTKH = cache.write(self.layer, k_BTKH, v_BTKH)
+        out_BTNH = attend(
+            q_BTNH,
+            k_BTKH.to(q_BTNH.dtype),
+            v_BTKH.to(q_BTNH.dtype),
+            mask,
+            scale=self.config.scale,
+            dropout=self.config.dropout if self.training else 0.0,
+            kernel=self.config.kernel,
+        )
+        return self.output(out_BTNH.flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Queries of the decoder, keys and values of the encoder's output; no positions."""
+
+    def __init__(self, stack: StackConfig, layer: int) -> None:
+        super().__init__()
+        config = stack.attention
+        self.layer, self.config, self.head_dim = layer, config, stack.head_dim
+        inner = config.num_heads * self.head_dim
+        self.q = nn.Linear(stack.dim, inner, bias=config.qkv_bias)
+        self.kv = nn.Linear(stack.dim, 2 * config.kv_heads * self.head_dim, bias=config.qkv_bias)
+        self.output = nn.Linear(inner, stack.dim, bias=config.output_bias)
+
+    def forward(
+        self, x_BTD: Tensor, mask: Mask, memory_BSD: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
+        q_BTNH = self.q(x_BTD).unflatten(-1, (-1, self.head_dim))
+        k_BSKH, v_BSKH = self._keys_values(memory_BSD, cache)
+        out_BTNH = attend(
+            q_BTNH,
+            k_BSKH,
+            v_BSKH,
+            mask,
+            scale=self.config.scale,
+            dropout=self.config.dropout if self.training else 0.0,
+            kernel=self.config.kernel,
+        )
+        return self.output(out_BTNH.flatten(2))
+
+    def _keys_values(
+        self, memory_BSD: Tensor | None, cache: KVCache | None
+    ) -> tuple[Tensor, Tensor]:
+        """Worked out once per source: later steps take them from the cache."""
+        if cache is not None and len(cache.cross) > self.layer:
+            return cache.cross[self.layer]
+        assert memory_BSD is not None, "without a cached source there must be one"
+        pair: tuple[Tensor, Tensor] = (
+            self.kv(memory_BSD).unflatten(-1, (-1, self.head_dim)).chunk(2, dim=2)
+        )
+        if cache is not None:
+            cache.cross.append(pair)
+        return pair

@@ -1,0 +1,82 @@
+"""Keys and values of the tokens so far, in memory that is taken once."""
+
+import torch
+from torch import Tensor
+
+from gpt4o_lit.model.config import TransformerConfig
+
+# B batch, T new tokens, S kept tokens, K key heads, H head_dim
+
+
+class KVCache:
+    """Room for the keys and values of `batch_size` rows of up to `max_seq_len` tokens.
+
+    Rows may have unequal lengths: new tokens whose document is -1 are padding on the right, take no room, and
+    are written over by what comes next.
+
+    Args:
+        config: The network's config; it has a decoder.
+        batch_size: Rows.
+        max_seq_len: The longest row, prompt and output together.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        batch_size: int,
+        max_seq_len: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if config.decoder is None:
+            raise ValueError("a KVCache needs a decoder, but the config gives an encoder alone")
+        stack, heads = config.decoder, config.decoder.attention.kv_heads
+        shape = (batch_size, max_seq_len, heads, stack.head_dim)
+        layers = range(stack.num_layers)
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
+        self.lengths_B = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self.max_seq_len = max_seq_len
+        self.used = 0
+        """Tokens in the longest row."""
+        self.ragged = False
+        """Whether rows have unequal lengths."""
+        self.cross: list[tuple[Tensor, Tensor]] = []
+        """Keys and values of the encoder's output, a pair per layer."""
+        self.source_documents_BS: Tensor | None = None
+
+    def places(self, length: int) -> Tensor:
+        """Places of the next tokens in their rows: (B, T), or (1, T) when all rows are equally long."""
+        steps = torch.arange(length, device=self.lengths_B.device)
+        return self.lengths_B[:, None] + steps if self.ragged else (self.used + steps)[None]
+
+    def write(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> tuple[Tensor, Tensor]:
+        """Add keys and values of new tokens; returns those of all tokens up to them: (B, S, K, H)."""
+        keys, values, length = self.keys[layer], self.values[layer], k_BTKH.shape[1]
+        end = self.used + length
+        if self.ragged:
+            rows = torch.arange(len(keys), device=keys.device)[:, None]
+            keys[rows, self.places(length)] = k_BTKH.to(keys.dtype)
+            values[rows, self.places(length)] = v_BTKH.to(values.dtype)
+        else:
+            keys[:, self.used : end] = k_BTKH
+            values[:, self.used : end] = v_BTKH
+        return keys[:, :end], values[:, :end]
+
+    def require_room(self, length: int) -> None:
+        """Refuse more tokens than there is room for."""
+        if self.used + length > self.max_seq_len:
+            raise ValueError(
+                f"the cache has room for {self.max_seq_len} tokens, but {self.used} + {length} are "
+                "asked for; make max_seq_len larger or write fewer tokens"
+            )
+
+    def advance(self, length: int, documents_BT: Tensor | None) -> None:
+        """Count new tokens in, all layers having written them."""
+        if documents_BT is None:
+            self.lengths_B += length
+            self.used += length
+            return
+        self.lengths_B += (documents_BT >= 0).sum(1)
+        self.used = int(self.lengths_B.max())
+        self.ragged = self.ragged or bool((self.lengths_B != self.used).any())

@@ -1,0 +1,70 @@
+"""Parameters and floating-point operations, from a config alone."""
+
+from gpt4o_lit.model.config import StackConfig, TransformerConfig
+
+
+def count_parameters(config: TransformerConfig) -> dict[str, int]:
+    """Parameters by kind, and their sums: `total`, and `non_embedding` (without tokens and positions).
+
+    Tied weights count once. Needs config.vocab_size.
+    """
+    assert config.vocab_size is not None, "count_parameters needs vocab_size"
+    both = config.encoder is not None and config.decoder is not None
+    counts = {"embedding": config.vocab_size * config.dim, "attention": 0, "feed_forward": 0}
+    counts |= {"norm": 0, "position": 0, "head": 0}
+    for stack, cross in ((config.encoder, False), (config.decoder, both)):
+        if stack is not None:
+            for kind, number in _count_stack(stack, cross, config.max_seq_len).items():
+                counts[kind] += number
+    if not config.tie_embeddings:
+        counts["head"] += config.vocab_size * config.dim
+    if config.head_bias:
+        counts["head"] += config.vocab_size
+    if config.head_transform:
+        counts["head"] += config.dim * (config.dim + 1) + _norm(config.output_stack)
+    counts["total"] = sum(counts.values())
+    counts["non_embedding"] = counts["total"] - counts["embedding"] - counts["position"]
+    return counts
+
+
+def flops_per_token(config: TransformerConfig, seq_len: int) -> float:
+    """Training FLOPs per token: 6 per weight of a matrix product, and attention's own 12 * T * N * H a layer.
+
+    As in PaLM's appendix B (arXiv:2204.02311), with the output matrix counted and the lookup of token vectors
+    not; attention counts in full though half of it is masked. For an encoder-decoder both stacks are taken to
+    read `seq_len` tokens each.
+    """
+    assert config.vocab_size is not None, "flops_per_token needs vocab_size"
+    counts = count_parameters(config)
+    weights = counts["attention"] + counts["feed_forward"] + config.vocab_size * config.dim
+    attention = sum(
+        12 * stack.num_layers * stack.attention.num_heads * stack.head_dim * seq_len
+        for stack in (config.encoder, config.decoder)
+        if stack is not None
+    )
+    return 6.0 * weights + attention
+
+
+def _norm(stack: StackConfig) -> int:
+    return stack.dim * (2 if stack.norm.kind == "layer" and stack.norm.bias else 1)
+
+
+def _count_stack(stack: StackConfig, cross: bool, max_seq_len: int) -> dict[str, int]:
+    dim, config, ffn = stack.dim, stack.attention, stack.feed_forward
+    inner, kv = config.num_heads * stack.head_dim, config.kv_heads * stack.head_dim
+    projections = dim * (inner + 2 * kv) + inner * dim
+    projections += config.qkv_bias * (inner + 2 * kv) + config.output_bias * dim
+    qk_norms = 2 * stack.head_dim if config.qk_norm else 0
+    up = stack.ffn_dim * (2 if ffn.gated else 1)
+    position = {
+        "learned": max_seq_len * dim,
+        "relative": stack.position.num_buckets * config.num_heads,
+    }.get(stack.position.kind, 0)
+    outer_norms = stack.has_final_norm + stack.embedding_norm
+    return {
+        "attention": stack.num_layers * projections * (2 if cross else 1),
+        "feed_forward": stack.num_layers * (dim * up + stack.ffn_dim * dim + ffn.bias * (up + dim)),
+        "norm": stack.num_layers * (_norm(stack) * (3 if cross else 2) + qk_norms)
+        + outer_norms * _norm(stack),
+        "position": position + stack.num_token_types * dim,
+    }

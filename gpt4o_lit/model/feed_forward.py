@@ -1,0 +1,58 @@
+"""The part of a block that works on each token alone."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt4o_lit.model.config import StackConfig
+
+# B batch, T tokens, D dim, F ffn_dim
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swiglu": F.silu,
+    "geglu": F.gelu,
+    "geglu_tanh": partial(F.gelu, approximate="tanh"),
+}
+
+
+class FeedForward(nn.Module):
+    """Widen, activate, narrow (arXiv:1706.03762)."""
+
+    def __init__(self, stack: StackConfig) -> None:
+        super().__init__()
+        config = stack.feed_forward
+        self.activation = ACTIVATIONS[config.activation]
+        self.up = nn.Linear(stack.dim, stack.ffn_dim, bias=config.bias)
+        self.down = nn.Linear(stack.ffn_dim, stack.dim, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.down(self.dropout(self.activation(self.up(x_BTD))))
+
+
+class GatedFeedForward(nn.Module):
+    """Widen twice, let one half gate the other, narrow (arXiv:2002.05202)."""
+
+    def __init__(self, stack: StackConfig) -> None:
+        super().__init__()
+        config = stack.feed_forward
+        self.activation = ACTIVATIONS[config.activation]
+        self.gate_up = nn.Linear(stack.dim, 2 * stack.ffn_dim, bias=config.bias)
+        self.gate_up.row_parts = (stack.ffn_dim, stack.ffn_dim)  # for Muon
+        self.down = nn.Linear(stack.ffn_dim, stack.dim, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
+        return self.down(self.dropout(self.activation(gate_BTF) * up_BTF))
+
+
+def make_feed_forward(stack: StackConfig) -> FeedForward | GatedFeedForward:
+    """The feed-forward part that a config asks for."""
+    return (GatedFeedForward if stack.feed_forward.gated else FeedForward)(stack)

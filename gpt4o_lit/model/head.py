@@ -1,0 +1,41 @@
+"""From hidden states to a score for each piece of the vocabulary."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt4o_lit.model.config import TransformerConfig
+from gpt4o_lit.model.norm import make_norm
+
+# B batch, T tokens, D dim, V vocab
+
+
+class Head(nn.Module):
+    """The output matrix, its own or the token vectors', with what some models put before and behind it."""
+
+    def __init__(self, config: TransformerConfig, tokens: nn.Embedding) -> None:
+        super().__init__()
+        assert config.vocab_size is not None
+        stack = config.output_stack
+        self.scale, self.softcap = config.head_scale, config.logit_softcap
+        self.transform = nn.Linear(config.dim, config.dim) if config.head_transform else None
+        self.norm = make_norm(config.dim, stack.norm) if config.head_transform else None
+        self.weight = (
+            tokens.weight
+            if config.tie_embeddings
+            else nn.Parameter(torch.empty(config.vocab_size, config.dim))
+        )
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_bias else None
+
+    def features(self, hidden_BTD: Tensor) -> Tensor:
+        """What the output matrix is applied to: transformed and scaled hidden states."""
+        if self.transform is not None and self.norm is not None:
+            hidden_BTD = self.norm(F.gelu(self.transform(hidden_BTD)))
+        return hidden_BTD if self.scale is None else hidden_BTD * self.scale
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits of shape (B, T, V)."""
+        logits_BTV = F.linear(self.features(hidden_BTD), self.weight, self.bias)
+        if self.softcap is not None:
+            logits_BTV = self.softcap * torch.tanh(logits_BTV / self.softcap)
+        return logits_BTV
