@@ -29,7 +29,8 @@ class Attention(nn.Module):
         self.sizes = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
         width, inner = sum(self.sizes) * self.head_dim, self.num_heads * self.head_dim
         self.qkv = nn.Linear(stack.dim, width, bias=config.qkv_bias)
-        self.qkv.row_parts = tuple(heads * self.head_dim for heads in self.sizes)  # for Muon
+        rows = tuple(heads * self.head_dim for heads in self.sizes)
+        self.qkv.row_parts = rows  # type: ignore[assignment]  # Muon takes them one by one
         self.output = nn.Linear(inner, stack.dim, bias=config.output_bias)
         self.q_norm = RMSNorm(self.head_dim, stack.norm.eps) if config.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, stack.norm.eps) if config.qk_norm else None

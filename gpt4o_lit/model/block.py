@@ -13,7 +13,7 @@ from gpt4o_lit.model.norm import make_norm
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention where there is an encoder, feed-forward; each with a residual sum."""
+    """Self-attention, cross-attention behind an encoder, feed-forward; each with a residual sum."""
 
     def __init__(self, stack: StackConfig, layer: int, cross: bool) -> None:
         super().__init__()
@@ -40,7 +40,8 @@ class Block(nn.Module):
                 self.attention(self.attention_norm(x_BTD), mask, angles, cache)
             )
             if self.cross_attention is not None:
-                assert memory_mask is not None and self.cross_attention_norm is not None
+                assert memory_mask is not None
+                assert self.cross_attention_norm is not None
                 normed = self.cross_attention_norm(x_BTD)
                 x_BTD = x_BTD + self.dropout(
                     self.cross_attention(normed, memory_mask, memory_BSD, cache)
@@ -50,7 +51,8 @@ class Block(nn.Module):
             x_BTD + self.dropout(self.attention(x_BTD, mask, angles, cache))
         )
         if self.cross_attention is not None:
-            assert memory_mask is not None and self.cross_attention_norm is not None
+            assert memory_mask is not None
+            assert self.cross_attention_norm is not None
             mixed = self.cross_attention(x_BTD, memory_mask, memory_BSD, cache)
             x_BTD = self.cross_attention_norm(x_BTD + self.dropout(mixed))
         return self.ffn_norm(x_BTD + self.dropout(self.feed_forward(x_BTD)))

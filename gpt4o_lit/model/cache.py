@@ -11,8 +11,8 @@ from gpt4o_lit.model.config import TransformerConfig
 class KVCache:
     """Room for the keys and values of `batch_size` rows of up to `max_seq_len` tokens.
 
-    Rows may have unequal lengths: new tokens whose document is -1 are padding on the right, take no room, and
-    are written over by what comes next.
+    Rows may have unequal lengths: new tokens whose document is -1 are padding on the right, take
+    no room, and are written over by what comes next.
 
     Args:
         config: The network's config; it has a decoder.
@@ -46,12 +46,12 @@ class KVCache:
         self.source_documents_BS: Tensor | None = None
 
     def places(self, length: int) -> Tensor:
-        """Places of the next tokens in their rows: (B, T), or (1, T) when all rows are equally long."""
+        """Places of the next tokens in their rows: (B, T), or (1, T) when rows are equally long."""
         steps = torch.arange(length, device=self.lengths_B.device)
         return self.lengths_B[:, None] + steps if self.ragged else (self.used + steps)[None]
 
     def write(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> tuple[Tensor, Tensor]:
-        """Add keys and values of new tokens; returns those of all tokens up to them: (B, S, K, H)."""
+        """Add keys and values of new tokens; returns those of all so far: (B, S, K, H)."""
         keys, values, length = self.keys[layer], self.values[layer], k_BTKH.shape[1]
         end = self.used + length
         if self.ragged:

@@ -4,7 +4,7 @@ from gpt4o_lit.model.config import StackConfig, TransformerConfig
 
 
 def count_parameters(config: TransformerConfig) -> dict[str, int]:
-    """Parameters by kind, and their sums: `total`, and `non_embedding` (without tokens and positions).
+    """Parameters by kind, with `total` and `non_embedding` (without tokens and positions).
 
     Tied weights count once. Needs config.vocab_size.
     """
@@ -28,11 +28,11 @@ def count_parameters(config: TransformerConfig) -> dict[str, int]:
 
 
 def flops_per_token(config: TransformerConfig, seq_len: int) -> float:
-    """Training FLOPs per token: 6 per weight of a matrix product, and attention's own 12 * T * N * H a layer.
+    """Training FLOPs per token: 6 per weight of a matrix product, and 12 * T * N * H a layer.
 
-    As in PaLM's appendix B (arXiv:2204.02311), with the output matrix counted and the lookup of token vectors
-    not; attention counts in full though half of it is masked. For an encoder-decoder both stacks are taken to
-    read `seq_len` tokens each.
+    As in PaLM's appendix B (arXiv:2204.02311), with the output matrix counted and the lookup of
+    token vectors not; attention counts in full though half of it is masked. For an encoder-decoder
+    both stacks are taken to read `seq_len` tokens each.
     """
     assert config.vocab_size is not None, "flops_per_token needs vocab_size"
     counts = count_parameters(config)

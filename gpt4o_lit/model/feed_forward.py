@@ -44,7 +44,8 @@ class GatedFeedForward(nn.Module):
         config = stack.feed_forward
         self.activation = ACTIVATIONS[config.activation]
         self.gate_up = nn.Linear(stack.dim, 2 * stack.ffn_dim, bias=config.bias)
-        self.gate_up.row_parts = (stack.ffn_dim, stack.ffn_dim)  # for Muon
+        rows = (stack.ffn_dim, stack.ffn_dim)
+        self.gate_up.row_parts = rows  # type: ignore[assignment]  # Muon takes them one by one
         self.down = nn.Linear(stack.ffn_dim, stack.dim, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 

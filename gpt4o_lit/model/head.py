@@ -11,7 +11,7 @@ from gpt4o_lit.model.norm import make_norm
 
 
 class Head(nn.Module):
-    """The output matrix, its own or the token vectors', with what some models put before and behind it."""
+    """The output matrix, its own or the token vectors', and what some models put around it."""
 
     def __init__(self, config: TransformerConfig, tokens: nn.Embedding) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ def self_mask(
 ) -> Mask:
     """The mask of self-attention for queries and keys at these places of their rows (B may be 1).
 
-    Without a cache the places of queries and keys are the same, and documents and prefix are of keys too.
+    Documents and prefix are those of the keys too, so they go without a cache.
     """
     length, keys = places_BT.shape[-1], places_BS.shape[-1]
     plain = documents_BT is None and prefix_BT is None and (window is None or window >= keys)
@@ -67,5 +67,5 @@ def same_document(documents_BT: Tensor, documents_BS: Tensor) -> Tensor:
 
 
 def _never_empty(allowed_BTS: Tensor) -> Tensor:
-    """Let a query that would see nothing (padding) see all: its output is never read, but must be finite."""
+    """Let a query that would see nothing (padding) see all: never read, it must yet be finite."""
     return allowed_BTS | ~allowed_BTS.any(-1, keepdim=True)

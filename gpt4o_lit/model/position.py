@@ -63,7 +63,7 @@ def rotate(x_BTNH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def sinusoids(positions_BT: Tensor, dim: int, theta: float) -> Tensor:
-    """Sines in the first half of the features, cosines in the second (arXiv:1706.03762): (B, T, D)."""
+    """Sines in the first half of features, cosines in the second (arXiv:1706.03762): (B, T, D)."""
     exponent = torch.arange(0, dim, 2, dtype=torch.float32, device=positions_BT.device) / dim
     angles = positions_BT[..., None].float() * theta**-exponent
     return torch.cat((angles.sin(), angles.cos()), dim=-1)

@@ -15,8 +15,8 @@ from gpt4o_lit.model.stack import Stack
 class Transformer(nn.Module):
     """Which stacks the config gives decides what it is: decoder, encoder, or encoder-decoder.
 
-    `documents_BT` holds an id per token: equal ids are one document, documents never see one another, and
-    positions restart with each; -1 is padding. None: each row is one document.
+    `documents_BT` holds an id per token: equal ids are one document, documents never see one
+    another, and positions restart with each; -1 is padding. None: each row is one document.
 
     Raises:
         ValueError: the config has no vocab_size.

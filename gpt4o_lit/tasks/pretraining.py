@@ -47,7 +47,7 @@ class Pretraining(Task):
             raise ValueError(
                 f"objective {type(self.objective).__name__} needs transformer: "
                 f"{self.objective.needs.replace('_', ' + ')}, but the config gives "
-                f"{given.replace('_', ' + ') or 'no stack'}; give those stacks or change the objective"
+                f"{given.replace('_', ' + ') or 'none'}; give those stacks or change the objective"
             )
 
     def setup(self, stage: str) -> None:
@@ -116,7 +116,7 @@ class Pretraining(Task):
         self._log_quality("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Negative log-likelihood of each target, in nats; shape (B, T), zero where nothing is asked."""
+        """Negative log-likelihood of each target in nats: (B, T), zero where nothing is asked."""
         example = self._prepare(batch, batch_idx, stage=1)
         features, targets = self._features(example)
         head = self.transformer.head

@@ -18,9 +18,9 @@ from gpt4o_lit.tasks.gradients import scale_and_clip_
 class Task(LightningModule):
     """Holds the network at `transformer`, built in `configure_model` when the vocabulary is known.
 
-    A subclass gives `training_step` through `weighted_loss`: the *sum* of the losses of its targets and
-    their number. The gradient is the mean over every target of the accumulation window on all ranks,
-    whatever the lengths of the micro-batches (Lightning alone averages the means of micro-batches).
+    A subclass gives `training_step` through `weighted_loss`: the *sum* of the losses of its targets
+    and their number. The gradient is the mean over every target of the accumulation window on all
+    ranks, whatever the lengths of the micro-batches (Lightning averages their means).
     """
 
     transformer: Transformer
@@ -65,7 +65,7 @@ class Task(LightningModule):
             )
         return config
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """One optimizer; the schedule counts steps."""
         optimizer = self.optimizer_recipe.build(self.transformer)
         max_steps = self.max_steps
@@ -79,12 +79,14 @@ class Task(LightningModule):
     def max_steps(self) -> int:
         """Optimizer steps of the whole run, counted without building a loader.
 
-        `trainer.estimated_stepping_batches` would build the loaders early and lose a restored position.
+        `trainer.estimated_stepping_batches` builds the loaders early and loses a restored position.
         """
         if self.trainer.max_steps != -1:
             return self.trainer.max_steps
         if self.trainer.max_epochs in (None, -1):
-            raise ValueError("the schedule needs an end; set trainer.max_steps or trainer.max_epochs")
+            raise ValueError(
+                "the schedule needs an end; set trainer.max_steps or trainer.max_epochs"
+            )
         batches = self.datamodule.batches_per_epoch
         if isinstance(self.trainer.limit_train_batches, int):
             batches = min(batches, self.trainer.limit_train_batches)
@@ -96,8 +98,8 @@ class Task(LightningModule):
     def weighted_loss(self, loss_sum: Tensor, num_targets: Tensor) -> Tensor:
         """Turn a sum over targets into what `backward` is called on, and remember the weight.
 
-        With one micro-batch on one process this is the plain mean. Otherwise each micro-batch is divided
-        by its own count here and the window is put right in `configure_gradient_clipping`.
+        With one micro-batch on one process this is the plain mean. Otherwise each micro-batch is
+        divided by a constant, and `configure_gradient_clipping` puts the window right.
         """
         detached = loss_sum.detach()
         self._running = self._running.to(detached.device)
@@ -113,7 +115,7 @@ class Task(LightningModule):
 
     @property
     def _reference(self) -> float:
-        """A constant near the number of targets of a micro-batch; it keeps low precision in range."""
+        """A constant near the targets of a micro-batch; it keeps low precision in range."""
         return float(self.datamodule.batch_size * self.datamodule.seq_len)
 
     def configure_gradient_clipping(
@@ -125,7 +127,7 @@ class Task(LightningModule):
         """Weight the window by its targets and clip by norm, in one pass over the gradients."""
         if gradient_clip_algorithm not in (None, "norm"):
             raise ValueError(
-                f"gradient_clip_algorithm ({gradient_clip_algorithm!r}) must be 'norm'; leave it out"
+                f"gradient_clip_algorithm ({gradient_clip_algorithm}) must be norm; leave it out"
             )
         scale = 1.0
         if not self._is_plain:
@@ -143,11 +145,15 @@ class Task(LightningModule):
     @property
     def logs_this_step(self) -> bool:
         """Whether the step that is under way is written to the loggers."""
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        return (self.global_step + 1) % self._log_every == 0
+
+    @property
+    def _log_every(self) -> int:
+        return self.trainer.log_every_n_steps  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the loss over all targets since it was last logged: no value is read on other steps."""
-        if self.global_step == 0 or self.global_step % self.trainer.log_every_n_steps:
+        """Log the loss over all targets since the last time; other steps read no value."""
+        if self.global_step == 0 or self.global_step % self._log_every:
             return
         loss_sum, targets = self._running.tolist()
         if targets:
