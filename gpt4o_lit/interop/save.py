@@ -1,0 +1,112 @@
+"""Writes a Transformer as a directory that Hugging Face's AutoModel classes open."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gpt4o_lit.interop.families import FAMILIES
+from gpt4o_lit.interop.family import Family
+from gpt4o_lit.interop.files import INDEX, SINGLE
+from gpt4o_lit.interop.names import NAMES
+from gpt4o_lit.interop.paths import is_training_only, resolve
+from gpt4o_lit.interop.tensors import rules
+from gpt4o_lit.model import Transformer, TransformerConfig
+from gpt4o_lit.tokenizer import Tokenizer
+
+
+def save_hugging_face(
+    transformer: Transformer,
+    directory: Path | str,
+    *,
+    family: str | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> None:
+    """Write config.json and model.safetensors; the tokenizer gives the ids of pad, bos and eos.
+
+    Without a family the first is taken that carries all that the config computes. Dropout and other
+    settings of training alone are kept where the family has a field for them. Raises ValueError,
+    before anything is written, that names what the family cannot carry.
+    """
+    directory = Path(directory)
+    for name in ("config.json", SINGLE, INDEX):
+        if (directory / name).exists():
+            raise FileExistsError(f"{directory / name}: exists already; choose another directory")
+    chosen = choose_family(transformer.config, family)
+    tensors = write_tensors(transformer, chosen)
+    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    values = chosen.write(transformer.config) | token_ids(chosen, tokenizer) | {"dtype": dtype}
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = directory / f"{SINGLE}.partial"
+    save_file(tensors, partial, metadata={"format": "pt"})
+    os.replace(partial, directory / SINGLE)
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    (directory / "config.json").write_text(text, encoding="utf-8")
+
+
+def write_tensors(transformer: Transformer, family: Family) -> dict[str, Tensor]:
+    """Their tensors, on the CPU."""
+    state = {name: tensor.detach().cpu() for name, tensor in transformer.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    for rule in rules(transformer.config, NAMES[family.model_type]):
+        tensors |= rule.write(state[rule.ours])
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def token_ids(family: Family, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Ids of the pieces that generation needs; null where no tokenizer tells them."""
+    ids: dict[str, Any] = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+    if tokenizer is not None:
+        ids = {
+            "pad_token_id": tokenizer.pad_id,
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+        }
+    if {"encoder", "decoder"} <= family.stacks:
+        start = ids["pad_token_id"]  # their decoders, like ours, read pad first
+        ids |= {"decoder_start_token_id": 0 if start is None else start}
+        ids |= {"forced_eos_token_id": ids["eos_token_id"]} if family.model_type == "marian" else {}
+    return ids
+
+
+def choose_family(config: TransformerConfig, name: str | None = None) -> Family:
+    """The family that carries the config, or ValueError with what the nearest cannot carry."""
+    if name is not None and name not in FAMILIES:
+        raise ValueError(f"family ({name}) is unsupported; supported: {', '.join(FAMILIES)}")
+    stacks = {each for each in ("encoder", "decoder") if getattr(config, each) is not None}
+    named = [family for family in FAMILIES.values() if name in (None, family.model_type)]
+    fitting = [family for family in named if family.stacks == stacks]
+    if not fitting:
+        raise ValueError(
+            f"family ({name}) has {' and '.join(sorted(named[0].stacks))}, but the transformer has "
+            f"{' and '.join(sorted(stacks))}; choose another family"
+        )
+    lost = {family.model_type: losses(config, family) for family in fitting}
+    nearest = min(fitting, key=lambda family: len(lost[family.model_type]))
+    if lost[nearest.model_type]:
+        raise ValueError(
+            f"Hugging Face's {nearest.model_type} cannot carry "
+            f"{'; '.join(lost[nearest.model_type])}; train with what it has to export it"
+        )
+    return nearest
+
+
+def losses(config: TransformerConfig, family: Family) -> list[str]:
+    """What of a config the family would change: path, value, and what it would become."""
+    before = resolve(config)
+    after = resolve(family.read(family.write(config), Path("config.json")))
+    return [
+        f"{path} ({before[path]}), only {after[path]}"
+        for path in before
+        if not is_training_only(path) and not _same(before[path], after[path])
+    ]
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        return math.isclose(left, right, rel_tol=1e-9)
+    return bool(left == right)
