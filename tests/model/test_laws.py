@@ -1,0 +1,206 @@
+"""The laws that every network keeps, whatever its parts."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.model.conftest import POSITIONS, VOCAB, network, stack
+
+from gpt4o_lit.model import KVCache, NormConfig, Transformer, TransformerConfig, count_parameters
+
+HEADS = ({}, {"num_kv_heads": 2}, {"num_kv_heads": 1, "window": 3, "qk_norm": True})
+KINDS = ("decoder", "encoder_decoder")
+close = lambda a, b: torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)  # noqa: E731
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("heads", HEADS, ids=str)
+def test_future_tokens_change_nothing_in_the_past(position, heads, tokens):
+    net = network("decoder", position, attention=heads)
+    changed = tokens.clone()
+    changed[:, 8] = (changed[:, 8] + 1) % VOCAB
+    before, after = net(tokens), net(changed)
+    close(before[:, :8], after[:, :8])
+    assert (before[:, 8] - after[:, 8]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("heads", HEADS, ids=str)
+def test_cached_decoding_equals_full_forward(kind, position, heads, tokens, source):
+    net = network(kind, position, attention=heads)
+    source = source if kind == "encoder_decoder" else None
+    cache = KVCache(net.config, 2, 12)
+    parts = [net(tokens[:, :5], source_BS=source, cache=cache)]
+    parts += [net(tokens[:, i : i + 1], cache=cache) for i in (5, 6)]
+    parts += [net(tokens[:, 7:], cache=cache)]
+    close(torch.cat(parts, 1), net(tokens, source_BS=source))
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_cached_rows_of_unequal_length_equal_each_row_alone(position, tokens):
+    net = network("decoder", position)
+    documents = torch.zeros_like(tokens[:, :5])
+    documents[1, 3:] = -1
+    cache = KVCache(net.config, 2, 12)
+    net(tokens[:, :5], documents_BT=documents, cache=cache)
+    together = net(tokens[:, 5:7], cache=cache)
+    close(together[0], net(tokens[:1, :7])[0, 5:])
+    alone = torch.cat((tokens[1:, :3], tokens[1:, 5:7]), 1)
+    close(together[1], net(alone)[0, 3:])
+
+
+@pytest.mark.parametrize("kind", ("decoder", "encoder", "encoder_decoder"))
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("window", [None, 3])
+def test_packed_documents_equal_separate_documents(kind, position, window, tokens, source):
+    net = network(kind, position, attention={"window": window})
+    documents = torch.tensor([[0] * 5 + [1] * 7] * 2)
+    if kind == "encoder_decoder":
+        of_source = torch.tensor([[0] * 3 + [1] * 4] * 2)
+        packed = net(
+            tokens, source_BS=source, documents_BT=documents, source_documents_BS=of_source
+        )
+        separate = [
+            net(tokens[:, :5], source_BS=source[:, :3]),
+            net(tokens[:, 5:], source_BS=source[:, 3:]),
+        ]
+    else:
+        packed = net(tokens, documents_BT=documents)
+        separate = [net(tokens[:, :5]), net(tokens[:, 5:])]
+    close(packed, torch.cat(separate, 1))
+
+
+@pytest.mark.parametrize("kind", ("decoder", "encoder"))
+def test_padding_is_seen_by_nobody(kind, tokens):
+    net = network(kind)
+    documents = torch.zeros_like(tokens)
+    documents[:, 9:] = -1
+    close(net(tokens, documents_BT=documents)[:, :9], net(tokens[:, :9]))
+
+
+@pytest.mark.parametrize("kernel", ["eager", "flex"])
+@pytest.mark.parametrize("position", ("rotary", "relative", "alibi"))
+@pytest.mark.parametrize("heads", HEADS[:2], ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+def test_kernels_agree(kernel, position, heads, packed, tokens):
+    documents = torch.tensor([[0] * 5 + [1] * 7] * 2) if packed else None
+    torch.manual_seed(1)
+    reference = network("decoder", position, attention=heads)
+    torch.manual_seed(1)
+    other = network("decoder", position, attention={**heads, "kernel": kernel})
+    with torch.no_grad():
+        close(other(tokens, documents_BT=documents), reference(tokens, documents_BT=documents))
+
+
+def test_as_many_key_heads_as_query_heads_is_multi_head_attention(tokens):
+    torch.manual_seed(1)
+    plain = network("decoder")
+    torch.manual_seed(1)
+    grouped = network("decoder", attention={"num_kv_heads": 4})
+    close(grouped(tokens), plain(tokens))
+
+
+def test_a_window_forgets_what_is_further_back_than_its_layers_reach(tokens):
+    net = network("decoder", attention={"window": 3})
+    changed = tokens.clone()
+    changed[:, 0] = (changed[:, 0] + 1) % VOCAB
+    reach = 2 * (3 - 1)
+    close(net(tokens)[:, reach + 1 :], net(changed)[:, reach + 1 :])
+    assert (net(tokens)[:, reach] - net(changed)[:, reach]).abs().max() > 1e-6
+
+
+def test_a_prefix_is_seen_by_all_of_its_document_and_by_no_other(tokens):
+    net = network("decoder")
+    prefix = torch.zeros_like(tokens, dtype=torch.bool)
+    prefix[:, :4] = True
+    documents = torch.tensor([[0] * 6 + [1] * 6] * 2)
+    changed = tokens.clone()
+    changed[:, 3] = (changed[:, 3] + 1) % VOCAB
+    before = net(tokens, documents_BT=documents, prefix_BT=prefix)
+    after = net(changed, documents_BT=documents, prefix_BT=prefix)
+    assert (before[:, 0] - after[:, 0]).abs().max() > 1e-4
+    close(before[:, 6:], after[:, 6:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recomputing_activations_changes_no_gradient(kind, tokens, source):
+    source = source if kind == "encoder_decoder" else None
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(1)
+        net = network(kind, checkpointing=checkpointing).train()
+        net(tokens, source_BS=source).square().mean().backward()
+        gradients.append([p.grad for p in net.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        close(recomputed, plain)
+
+
+@pytest.mark.parametrize("kind", ("decoder", "encoder", "encoder_decoder"))
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_counted_parameters_are_those_of_the_network(kind, position, norm):
+    net = network(kind, position, norm=NormConfig(kind=norm), attention={"qkv_bias": True})
+    assert count_parameters(net.config)["total"] == sum(p.numel() for p in net.parameters())
+
+
+def test_a_config_survives_plain_data():
+    config = TransformerConfig(
+        encoder=stack("relative"), decoder=stack("alibi"), vocab_size=9, logit_softcap=30.0
+    )
+    assert TransformerConfig.from_dict(config.to_dict()) == config
+
+
+def test_compiling_the_stacks_changes_neither_outputs_nor_keys(tokens):
+    net = network("decoder")
+    keys, expected = list(net.state_dict()), net(tokens)
+    net.decoder.compile(backend="aot_eager")
+    close(net(tokens), expected)
+    assert list(net.state_dict()) == keys
+
+
+def test_a_network_built_without_memory_loads_weights(tokens):
+    net = network("decoder")
+    with torch.device("meta"):
+        empty = Transformer(net.config)
+    empty.load_state_dict(net.state_dict(), assign=True)
+    empty.decoder.rotary.to_empty(device="cpu").reset_buffers()
+    close(empty.eval()(tokens), net(tokens))
+
+
+def test_softcap_bounds_the_logits(tokens):
+    net = network("decoder")
+    capped = Transformer(replace(net.config, logit_softcap=0.5))
+    capped.load_state_dict(net.state_dict())
+    close(capped.eval()(tokens), 0.5 * torch.tanh(net(tokens) / 0.5))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda n, t, s: n(t.repeat(1, 6)), r"72 tokens, more than max_seq_len \(64\)"),
+        (lambda n, t, s: n(t, source_BS=s), "no encoder-decoder; leave it out"),
+        (lambda n, t, s: n(t, cache=KVCache(n.config, 2, 4)), "room for 4 tokens"),
+    ],
+)
+def test_a_wrong_call_says_what_to_mend(call, message, tokens, source):
+    with pytest.raises(ValueError, match=message):
+        call(network("decoder"), tokens, source)
+
+
+def test_an_encoder_decoder_asks_for_its_source(tokens):
+    with pytest.raises(ValueError, match="needs source_BS"):
+        network("encoder_decoder")(tokens)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"attention": {"num_kv_heads": 3}}, "must be a multiple of num_kv_heads"),
+        ({"attention": {"kernel": "flash"}}, "kernel .* is unknown; choose from"),
+        ({"dropout": 1.0}, "must be at least 0 and below 1"),
+    ],
+)
+def test_a_wrong_config_says_what_to_mend(fields, message):
+    with pytest.raises(ValueError, match=message):
+        stack(**fields)
