@@ -162,9 +162,9 @@ MISTRAL = Family(
     architecture="MistralForCausalLM",
     fields=(
         *LLAMA_FIELDS,
-        Field("num_key_value_heads", ("decoder.attention.num_kv_heads",), int, 8),
+        Field("num_key_value_heads", ("decoder.attention.num_kv_heads",), int, 8, null=True),
         HEAD_DIM,
-        Field("sliding_window", ("decoder.attention.window",), int, 4096),
+        Field("sliding_window", ("decoder.attention.window",), int, 4096, null=True),
     ),
     ours=ROTARY,
     must={"layer_types": None},

@@ -60,7 +60,7 @@ def read_t5(fields: Fields) -> Flat:
     scaled = fields.take("scale_decoder_outputs", bool, tied)
     layers = fields.take("num_layers", int)
     return {
-        "decoder.num_layers": fields.take("num_decoder_layers", int, layers),
+        "decoder.num_layers": fields.take("num_decoder_layers", int, None) or layers,
         "head_scale": fields.take("d_model", int) ** -0.5 if scaled else None,
         "tie_embeddings": tied,
     }
@@ -73,6 +73,14 @@ def write_t5(flat: Flat) -> Flat:
         "scale_decoder_outputs": flat["head_scale"] is not None,
         "tie_word_embeddings": flat["tie_embeddings"],
     }
+
+
+def read_marian(fields: Fields) -> Flat:
+    """Nothing, but a decoder with a vocabulary of its own is refused."""
+    size = fields.take("vocab_size", int)
+    if fields.take("decoder_vocab_size", int, None) not in (None, size):
+        fields.must_be("decoder_vocab_size", size)
+    return {}
 
 
 T5 = Family(
@@ -150,4 +158,5 @@ MARIAN = Family(
         "add_final_layer_norm": False,
     },
     writes={"is_encoder_decoder": True},
+    read_rest=read_marian,
 )

@@ -19,6 +19,8 @@ class Field:
     """Value where config.json lacks the field; without it the field is required."""
     words: dict[str, str] | None = None
     """Their word to ours; of two words for one thing the first is written."""
+    null: bool = False
+    """Whether null is a value of its own. It always is where it is the default."""
 
     def write(self, flat: dict[str, Any]) -> Any:
         """Their value; a word that they lack becomes their first, which reading back reveals."""
@@ -40,17 +42,15 @@ class Fields:
         """One line: file, field, value, rule, mend."""
         return ValueError(f"{self.path}: {name} ({value!r}) {rule}; {mend}")
 
-    def take(self, name: str, kind: type, default: Any = ...) -> Any:
-        """A value of the kind, or the default where the field is absent; null only by default."""
+    def take(self, name: str, kind: type, default: Any = ..., *, null: bool = False) -> Any:
+        """A value of the kind, or the default where it is absent; null only where allowed."""
         if name not in self.values and default is ...:
             raise ValueError(f"{self.path}: {name} is missing and has no default; add it")
         value = self.values.get(name, default)
-        if value is None and default in (..., None):
-            if default is None:
-                return None
-            raise self.error(name, value, "is required", f"give it as {kind.__name__}")
+        if value is None and (null or default is None):
+            return None
         if value is None:
-            return default
+            raise self.error(name, value, "is required", f"give it as {kind.__name__}")
         return self.check(name, value, kind)
 
     def check(self, name: str, value: Any, kind: type) -> Any:
@@ -83,5 +83,5 @@ class Fields:
         if field.words is not None:
             value: Any = self.word(field.theirs, field.words, field.default)
         else:
-            value = self.take(field.theirs, field.kind, field.default)
+            value = self.take(field.theirs, field.kind, field.default, null=field.null)
         return dict.fromkeys(field.ours, value)

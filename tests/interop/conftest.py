@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_hugging_face import make
 from torch import nn
+
+from .tiny_hugging_face import make
 
 
 @pytest.fixture

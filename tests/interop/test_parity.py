@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from tiny_hugging_face import DECODERS, ENCODERS, PAIRS
 from torch import Tensor
 
 from gpt4o_lit.interop import open_hugging_face
+
+from .tiny_hugging_face import DECODERS, ENCODERS, PAIRS
 
 # B batch, T target tokens, S source tokens
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_hugging_face import make
 
 from gpt4o_lit.interop import load_hugging_face
+
+from .tiny_hugging_face import make
 
 
 def set_field(directory: Path, name: str, value: object) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny_hugging_face import MODELS, PAIRS, make
 from torch import Tensor
 
 from gpt4o_lit.interop import load_hugging_face, open_hugging_face, save_hugging_face
@@ -20,6 +19,8 @@ from gpt4o_lit.model import (
     TransformerConfig,
 )
 from gpt4o_lit.tokenizer import ByteTokenizer
+
+from .tiny_hugging_face import MODELS, PAIRS, make
 
 ATTENTION = AttentionConfig(num_heads=4, num_kv_heads=2)
 
@@ -102,6 +103,12 @@ def test_names_without_their_prefix_are_understood(name: str, saved, tmp_path: P
     assert_equal_states(bare, state)
 
 
+def test_tensors_keep_the_dtype_of_the_file(tmp_path: Path) -> None:
+    make("llama").to(torch.bfloat16).save_pretrained(tmp_path)
+    _, state = load_hugging_face(tmp_path)
+    assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
+
+
 FAMILIES = {
     "llama": config_of(),
     "mistral": config_of(attention=AttentionConfig(num_heads=4, window=8)),
@@ -126,6 +133,65 @@ def test_our_own_models_become_the_family_that_carries_them(family: str, tmp_pat
     tokens_BT = torch.randint(61, (2, 20))
     expected = theirs(input_ids=tokens_BT).logits
     torch.testing.assert_close(transformer(tokens_BT), expected, atol=1e-5, rtol=0)
+
+
+BIASED = AttentionConfig(num_heads=4, qkv_bias=True, output_bias=True)
+
+
+def post_norm(kind: str, **fields: object) -> StackConfig:
+    """A tiny stack of the first Transformer's form."""
+    return StackConfig(
+        num_layers=2,
+        dim=32,
+        attention=BIASED,
+        feed_forward=FeedForwardConfig(activation="gelu", bias=True),
+        norm=NormConfig(kind="layer", placement="post"),
+        position=PositionConfig(kind=kind),
+        **fields,
+    )
+
+
+def relative() -> StackConfig:
+    """A tiny stack of T5."""
+    return StackConfig(
+        num_layers=2,
+        dim=32,
+        attention=AttentionConfig(num_heads=4, scale=1.0),
+        feed_forward=FeedForwardConfig(activation="geglu_tanh"),
+        position=PositionConfig(kind="relative"),
+    )
+
+
+SIZES = {"vocab_size": ByteTokenizer().vocab_size, "max_seq_len": 64}
+WITH_ENCODERS = {
+    "bert": TransformerConfig(
+        encoder=post_norm("learned", num_token_types=2, embedding_norm=True),
+        head_transform=True,
+        head_bias=True,
+        **SIZES,
+    ),
+    "t5": TransformerConfig(encoder=relative(), decoder=relative(), tie_embeddings=False, **SIZES),
+    "marian": TransformerConfig(
+        encoder=post_norm("sinusoidal"), decoder=post_norm("sinusoidal"), head_bias=True, **SIZES
+    ),
+}
+
+
+@pytest.mark.parametrize("family", WITH_ENCODERS)
+@torch.no_grad()
+def test_our_own_encoders_become_the_family_that_carries_them(family: str, tmp_path: Path) -> None:
+    transformer, tokenizer = Transformer(WITH_ENCODERS[family]).eval(), ByteTokenizer()
+    save_hugging_face(transformer, tmp_path / "ours", tokenizer=tokenizer)
+    theirs = auto_class(tmp_path / "ours").from_pretrained(tmp_path / "ours")
+    assert theirs.config.model_type == family
+    if family != "bert":
+        assert theirs.config.decoder_start_token_id == tokenizer.pad_id
+    torch.manual_seed(5)
+    tokens_BT = torch.randint(60, (2, 12))
+    source = {} if family == "bert" else {"source_BS": tokens_BT}
+    ours = transformer(tokens_BT if family == "bert" else tokens_BT.flip(1), **source)
+    expected = logits_of(theirs, pair=family != "bert")
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
 
 
 def test_the_tokenizer_gives_the_ids_that_generation_needs(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ SIZES = {
 GROUPED = {**SIZES, "num_key_value_heads": 2}
 LLAMA3 = {
     "rope_type": "llama3",
-    "rope_theta": 10000.0,
+    "rope_theta": 100.0,  # wavelengths 6, 20, 63, 199: below, between and beyond the two limits
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
@@ -74,6 +74,7 @@ DECODERS: dict[str, Callable[[], nn.Module]] = {
     "mistral-window": lambda: hf.MistralForCausalLM(
         hf.MistralConfig(**GROUPED, sliding_window=4, head_dim=12)
     ),
+    "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**GROUPED, sliding_window=None)),
     "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**GROUPED, tie_word_embeddings=True)),
     "qwen2-window": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**GROUPED, **WINDOWED)),
     "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**GROUPED, head_dim=16)),
