@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpt4o_lit.interop import load_hugging_face, open_hugging_face, save_hugging_face
@@ -101,6 +102,40 @@ def test_names_without_their_prefix_are_understood(name: str, saved, tmp_path: P
     _, state = load_hugging_face(directory)
     _, bare = load_hugging_face(tmp_path / "base")
     assert_equal_states(bare, state)
+
+
+def test_the_first_bert_files_are_understood(saved) -> None:
+    _, directory = saved("bert")
+    config, state = load_hugging_face(directory)
+    path = directory / "model.safetensors"
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
+        for name, tensor in load_file(path).items()
+    }
+    old |= {"bert.pooler.dense.weight": torch.zeros(32, 32)}
+    old |= {"cls.seq_relationship.weight": torch.zeros(2, 32)}
+    save_file(old, path)
+    config_old, state_old = load_hugging_face(directory)
+    assert config_old == config
+    assert_equal_states(state_old, state)
+
+
+@pytest.mark.parametrize("name", ["t5-gated", "t5-gated-untied"])
+def test_version_4_configs_of_t5_are_understood(name: str, saved) -> None:
+    _, directory = saved(name)
+    expected, state = load_hugging_face(directory)
+    path = directory / "config.json"
+    values = json.loads(path.read_text()) | {"tie_word_embeddings": False}
+    for field in ("scale_decoder_outputs", "is_gated_act", "dense_act_fn"):
+        del values[field]
+    path.write_text(json.dumps(values))
+    config, state_again = load_hugging_face(directory)
+    assert config == expected
+    assert config.tie_embeddings == (name == "t5-gated")
+    assert config.head_scale is None
+    assert_equal_states(state_again, state)
 
 
 def test_tensors_keep_the_dtype_of_the_file(tmp_path: Path) -> None:
