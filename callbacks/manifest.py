@@ -1,5 +1,6 @@
 """manifest.json: what made a run, so that it can be made again."""
 
+import hashlib
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ PACKAGES = ("gpt4o-lit", "torch", "lightning", "jsonargparse", "sentencepiece", 
 
 
 class Manifest(Callback):
-    """Writes manifest.json and the tokenizer when training starts, and adds the end when it ends."""
+    """Writes manifest.json and the tokenizer at the start, and adds to it at the end."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write everything that is known before the first step."""
@@ -34,7 +35,7 @@ class Manifest(Callback):
             "commit": commit(),
             "versions": {name: _version(name) for name in PACKAGES}
             | {"python": platform.python_version()},
-            "data": {"directory": str(datamodule.directory), "checksum": datamodule.corpus.checksum},
+            "data": _data(datamodule),
             "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
             "hardware": hardware(trainer),
         }
@@ -47,6 +48,13 @@ class Manifest(Callback):
             metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
             end = {"ended": _now(), "steps": trainer.global_step, "metrics": metrics}
             _write(run, _read(run) | end)
+
+
+def _data(datamodule: Any) -> dict[str, str]:
+    """Where the corpus is, and one checksum over those of all its shards."""
+    shards = json.dumps(datamodule.corpus.manifest["shards"], sort_keys=True)
+    checksum = hashlib.sha256(shards.encode()).hexdigest()
+    return {"directory": str(datamodule.directory), "checksum": checksum}
 
 
 def commit() -> str | None:

@@ -13,8 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 class MetricsLog(Logger):
     """Writes `metrics.csv` into the run's directory.
 
-    Unlike CSVLogger it merges what is logged at one step into one row, and a run that goes on keeps the
-    rows before the step from which it goes on.
+    Unlike CSVLogger it merges what is logged at one step into one row, and a run that goes on keeps
+    the rows before the step from which it goes on.
 
     Args:
         save_dir: Set by the run directory.
@@ -41,12 +41,14 @@ class MetricsLog(Logger):
         """The run's directory."""
         return str(self.path.parent)
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """Nothing: config.yaml has them all."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Put the metrics into the row of their step; rows are written every 20 and at the end."""
+        """Put the metrics into the row of their step; 20 rows at a time are written."""
         step = step or 0
         if self._rows is None:
             self._rows = {row["step"]: row for row in read_metrics(self.path) if row["step"] < step}

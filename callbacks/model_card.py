@@ -52,7 +52,8 @@ def _parameters(pl_module: Any) -> str:
 def _quality(trainer: Trainer) -> str:
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items()))
-    return f"## How good is it?\n\nAt the last validation:\n\n| metric | value |\n|---|---:|\n{rows}"
+    title = "## How good is it?\n\nAt the last validation:"
+    return f"{title}\n\n| metric | value |\n|---|---:|\n{rows}"
 
 
 def _deployment(cost: DeploymentCost) -> str:

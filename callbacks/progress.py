@@ -1,4 +1,4 @@
-"""A progress bar that tells how fast it goes and when it ends, and costs nothing between refreshes."""
+"""A progress bar that tells how fast it goes and when it ends."""
 
 from typing import Any
 

@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class RandomState(Callback):
-    """Saves the generators of torch, numpy and Python as plain tensors and numbers (process 0's)."""
+    """Saves the generators of torch, numpy and Python as plain data (those of process 0)."""
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None

@@ -11,7 +11,7 @@ from gpt4o_lit.model import flops_per_token
 
 
 class Throughput(Callback):
-    """Logs `perf/tokens_per_second` (all processes) and `perf/mfu` on logging steps; validation is not counted.
+    """Logs `perf/tokens_per_second` of all processes and `perf/mfu`; validation is not counted.
 
     Args:
         enabled: False logs nothing.

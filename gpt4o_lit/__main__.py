@@ -1,11 +1,12 @@
 """The command line: a table of verbs, each imported when it is asked for and not before."""
 
 import importlib
+import os
 import sys
 
 VERBS = {
     "fit": ("gpt4o_lit.cli", "train a Transformer from raw text (or go on: --resume RUN)"),
-    "validate": ("gpt4o_lit.cli", "loss, perplexity, bits per byte and accuracy on validation text"),
+    "validate": ("gpt4o_lit.cli", "loss, perplexity, bits per byte, accuracy on validation text"),
     "test": ("gpt4o_lit.cli", "the same on test text"),
     "predict": ("gpt4o_lit.cli", "the loss of every token of the test text"),
     "generate": ("gpt4o_lit.commands.generate", "let a trained run write"),
@@ -17,7 +18,7 @@ VERBS = {
 
 def usage() -> str:
     """What `--help` prints."""
-    lines = ["usage: gpt4o-lit VERB [options]      (gpt4o-lit VERB --help tells more)", "", "verbs:"]
+    lines = ["usage: gpt4o-lit VERB [options]    (gpt4o-lit VERB --help tells more)", "", "verbs:"]
     lines += [f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items()]
     lines += [
         "",
@@ -30,7 +31,7 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; a user's mistake is one line on stderr and exit code 2."""
+    """Run a verb; a mistake is one line and exit code 2 (GPT4O_LIT_DEBUG=1: the traceback)."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         module = importlib.import_module(VERBS[verb][0])
         return int(module.main(argv if VERBS[verb][0] == "gpt4o_lit.cli" else rest) or 0)
     except (ValueError, OSError) as error:
+        if os.environ.get("GPT4O_LIT_DEBUG"):
+            raise
         print(f"gpt4o-lit {verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`gpt4o-lit fit|validate|test|predict`: LightningCLI with names for configs and a directory for runs."""
+"""`gpt4o-lit fit|validate|test|predict`: LightningCLI, config names and run directories."""
 
 import os
 import warnings
@@ -30,11 +30,12 @@ class ExperimentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Raise instead of printing the usage and leaving."""
-        raise ValueError(explain(message, self)) from ex
+        known = (flag.lstrip("-") for action in self._actions for flag in action.option_strings)
+        raise ValueError(explain(message, known)) from ex
 
 
 class ExperimentCLI(LightningCLI):
-    """LightningCLI in which each run owns a directory and the command line outranks the checkpoint."""
+    """LightningCLI in which each run owns a directory, and flags outrank the checkpoint."""
 
     def __init__(self, args: list[str], run_dir: RunDirectory | None = None) -> None:
         self.run_dir = run_dir
@@ -95,12 +96,14 @@ def _shared_run_dir(name: str, given: str | None) -> RunDirectory:
 
 def main(argv: list[str]) -> int:
     """Run one verb of LightningCLI's."""
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    for harmless in ("LightningCLI's args parameter", ".*does not have many workers"):
+        warnings.filterwarnings("ignore", message=harmless)
     os.environ.setdefault("WANDB_MODE", "offline")
     args, run_dir = resolve(argv)
     try:
         ExperimentCLI(args, run_dir)
+    except ValueError as error:
+        raise ValueError(explain(str(error))) from error
     finally:
         os.environ.pop("GPT4O_LIT_RUN_DIR", None)
     return 0
@@ -137,5 +140,3 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
         args += ["--run_dir", str(run_dir.path / argv[0] / RunDirectory.fresh("").path.name)]
         run_dir = None
     return args, run_dir
-
-

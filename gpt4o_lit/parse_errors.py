@@ -2,25 +2,45 @@
 
 import importlib
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+
+# What jsonargparse wraps around a cause, from the outside in.
+WRAPPINGS = (
+    r'Parser key "[^"]*":?',
+    r"- ?(?=Does not validate)",
+    r"Does not validate against any of the Union subtypes",
+    r"Subtypes: \[.*?\](?= Errors:)",
+    r"Subtypes: \[.*?\]$",
+    r"Errors:( -)?",
+    r"Expected a path but \S+ either not accessible or invalid",
+    r"(- )?Expected a <class 'NoneType'>.*$",
+    r"(- )?Given value.*$",
+)
+HINT = "did you mean"
 
 
-def explain(message: str, parser: Any) -> str:
-    """One line: what is wrong, and the nearest key, class or file where there is one."""
-    line = _first_cause(message)
-    near = _near_class(message) or _near_key(message, parser)
-    return f"{line}; did you mean '{near}'?" if near else line
+def explain(message: str, known_keys: Iterable[str] = ()) -> str:
+    """One line: where the mistake is, what it is, and the nearest right word where there is one.
 
-
-def _first_cause(message: str) -> str:
-    lines = [line.strip(" -") for line in str(message).splitlines() if line.strip()]
-    return " ".join(lines)[:400] if lines else "the command line could not be read"
+    Args:
+        message: What the parser or a config said.
+        known_keys: Keys that the parser knows, as written after `--`.
+    """
+    keys = list(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
+    cause = " ".join(message.split())
+    for wrapping in WRAPPINGS:
+        cause = " ".join(re.sub(wrapping, " ", cause).split())
+    cause = cause.strip(" -") or "the command line could not be read"
+    cause = cause.replace(".help'", "'")  # the parser may mean `optimizer` by `optimizer.help`
+    line = f"{'.'.join(keys)}: {cause}" if keys else cause
+    near = None if HINT in cause else _near_class(message) or _near_key(cause, known_keys)
+    return f"{line}; {HINT} '{near}'?" if near else line
 
 
 def _near_class(message: str) -> str | None:
     """The nearest name in the module of a class path that does not exist."""
-    for path in re.findall(r"[A-Za-z_][\w]*(?:\.[A-Za-z_]\w*)+", message):
+    for path in re.findall(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", message):
         module_name, _, name = path.rpartition(".")
         if not module_name.startswith(("gpt4o_lit", "lightning", "torch")):
             continue
@@ -29,20 +49,18 @@ def _near_class(message: str) -> str | None:
         except ImportError:
             continue
         if not hasattr(module, name):
-            near = get_close_matches(name, [n for n in dir(module) if n[0] != "_"], 1, cutoff=0.5)
+            public = [each for each in dir(module) if each[0].isupper()]
+            near = get_close_matches(name, public, 1, cutoff=0.5)
             if near:
                 return f"{module_name}.{near[0]}"
     return None
 
 
-def _near_key(message: str, parser: Any) -> str | None:
-    """The nearest key of the parser, or of the options that the message itself lists."""
-    known = {action.dest for action in parser._actions} | {
-        flag.lstrip("-") for action in parser._actions for flag in action.option_strings
-    }
-    for key in re.findall(r"(?:--|[\"'`])([A-Za-z_][\w.+]*)", message):
-        if key not in known:
-            near = get_close_matches(key, known, 1, cutoff=0.6)
-            if near:
-                return near[0]
+def _near_key(cause: str, known_keys: Iterable[str]) -> str | None:
+    """The nearest key of the parser to one that it did not recognise."""
+    known = set(known_keys)
+    for key in re.findall(r"--([A-Za-z_][\w.+]*)", cause):
+        near = get_close_matches(key, known - {key}, 1, cutoff=0.6)
+        if key not in known and near:
+            return f"--{near[0]}"
     return None

@@ -70,11 +70,10 @@ class PackedDataModule(LightningDataModule):
         """Shuffled windows of the training split; whole batches only."""
         loader = self._loader("train", self.batch_size, shuffle=True)
         if len(loader) == 0:
-            windows, needed = loader.split.num_windows(self.seq_len), loader.world_size
+            windows, processes = loader.split.num_windows(self.seq_len), loader.world_size
             raise ValueError(
-                f"the training split has {windows} windows of seq_len {self.seq_len}, fewer than one "
-                f"batch of {self.batch_size} x {needed} processes; lower batch_size or seq_len, or "
-                "add text"
+                f"the training split has {windows} windows of seq_len {self.seq_len}, fewer than a "
+                f"batch_size of {self.batch_size} x {processes} processes; lower one of them"
             )
         return loader
 

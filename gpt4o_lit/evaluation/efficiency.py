@@ -35,7 +35,7 @@ def tabled_peak(device_name: str, dtype: torch.dtype) -> float | None:
 
 @functools.cache
 def measured_peak(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
-    """FLOP/s of the best of several square matrix products on this machine; takes under a second."""
+    """FLOP/s of the best of several square matrix products here; takes under a second."""
     a = torch.randn(size, size, device=device, dtype=dtype)
     b = torch.randn(size, size, device=device, dtype=dtype)
     out = torch.mm(a, b)

@@ -12,8 +12,8 @@ from gpt4o_lit.model.stack import Stack
 def initialize_(module: nn.Module, std: float) -> None:
     """Fill every weight: normal with `std`, biases zero, norms one.
 
-    What writes into the residual stream is smaller by sqrt(2 * num_layers), as in GPT-2, so that the
-    sum over layers keeps its size.
+    What writes into the residual stream is smaller by sqrt(2 * num_layers), as in GPT-2, so that
+    the sum over layers keeps its size.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 def scale_and_clip_(
     parameters: Iterable[nn.Parameter], scale: float, max_norm: float | None
 ) -> Tensor:
-    """Multiply all gradients by `scale`, then shrink them to `max_norm`; one multiplication at most.
+    """Multiply all gradients by `scale`, then shrink them to `max_norm`; one pass at most.
 
     Returns the norm (a scalar tensor) that the scaled gradients had before they were clipped.
     """
