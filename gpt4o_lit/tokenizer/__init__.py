@@ -1,1 +1,25 @@
+"""Text to token ids and back: SentencePiece, bytes and characters."""
 
+from gpt4o_lit.tokenizer.byte_level import ByteTokenizer
+from gpt4o_lit.tokenizer.load import load_tokenizer
+from gpt4o_lit.tokenizer.recipes import (
+    Bytes,
+    LoadSentencePiece,
+    TokenizerRecipe,
+    TrainCharacters,
+    TrainSentencePiece,
+)
+from gpt4o_lit.tokenizer.sentence_piece import SentencePieceTokenizer
+from gpt4o_lit.tokenizer.tokenizer import Tokenizer
+
+__all__ = [
+    "ByteTokenizer",
+    "Bytes",
+    "LoadSentencePiece",
+    "SentencePieceTokenizer",
+    "Tokenizer",
+    "TokenizerRecipe",
+    "TrainCharacters",
+    "TrainSentencePiece",
+    "load_tokenizer",
+]

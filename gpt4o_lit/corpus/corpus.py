@@ -1,0 +1,145 @@
+"""Read a prepared corpus: memory-mapped tokens, cut into windows."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from gpt4o_lit.corpus.shards import Shard, shard_name
+from gpt4o_lit.tokenizer import Tokenizer, load_tokenizer
+
+SPLITS = ("train", "valid", "test")
+MANIFEST = "manifest.json"
+Array = np.ndarray[Any, Any]
+
+
+class Split:
+    """One split's tokens in a row, `bos? text eos?` for each document."""
+
+    def __init__(self, name: str, shards: list[Shard]) -> None:
+        self.name = name
+        self.shards = shards
+        counts = [shard.info.num_tokens for shard in shards]
+        self._offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self.num_tokens = int(self._offsets[-1])
+        self.num_documents = sum(shard.info.num_documents for shard in shards)
+        self.num_bytes = sum(shard.info.num_bytes for shard in shards)
+
+    def num_windows(self, seq_len: int) -> int:
+        """Windows of seq_len targets; the rest at the end, less than a window, is left out."""
+        return max(0, (self.num_tokens - 1) // seq_len)
+
+    @cached_property
+    def document_starts(self) -> Array:
+        """int64 (num_documents,): where each document starts among the split's tokens."""
+        own = [
+            shard.starts + int(at) for shard, at in zip(self.shards, self._offsets, strict=False)
+        ]
+        return np.concatenate(own) if own else np.empty(0, dtype=np.int64)
+
+    def tokens(self, start: int, stop: int) -> Array:
+        """int64: the tokens start .. stop of the split."""
+        out = np.empty(stop - start, dtype=np.int64)
+        self._copy(out, start)
+        return out
+
+    def windows(self, indices: Array, seq_len: int) -> tuple[Array, Array]:
+        """Tokens int64 (B, seq_len + 1) and documents int32 (B, seq_len + 1) of the windows.
+
+        Window i covers the tokens i * seq_len .. (i + 1) * seq_len, both included, so that each
+        token but the first is a target once. Documents count from 0 in each window.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        limit = self.num_windows(seq_len)
+        if indices.size and not 0 <= indices.min() <= indices.max() < limit:
+            raise ValueError(
+                f"window indices must be in 0..{limit - 1} (split {self.name} has {self.num_tokens} "
+                f"tokens, seq_len is {seq_len}); give more text or a smaller seq_len"
+            )
+        firsts = indices * seq_len
+        tokens_BT1 = np.empty((len(firsts), seq_len + 1), dtype=np.int64)
+        for row_T1, first in zip(tokens_BT1, firsts.tolist(), strict=True):
+            self._copy(row_T1, first)
+        return tokens_BT1, self._documents(firsts, seq_len)
+
+    def _copy(self, out: Array, start: int) -> None:
+        """Fill `out` with the tokens from `start` on, across shards."""
+        at = int(np.searchsorted(self._offsets, start, side="right")) - 1
+        filled = 0
+        while filled < len(out):
+            local = start + filled - int(self._offsets[at])
+            part = self.shards[at].tokens[local : local + len(out) - filled]
+            out[filled : filled + len(part)] = part
+            filled += len(part)
+            at += 1
+
+    def _documents(self, firsts: Array, seq_len: int) -> Array:
+        """Mark the starts that lie inside each window, then count them up."""
+        low = np.searchsorted(self.document_starts, firsts, side="right")
+        high = np.searchsorted(self.document_starts, firsts + seq_len, side="right")
+        counts = high - low
+        rows = np.repeat(np.arange(len(firsts)), counts)
+        nth = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        columns = self.document_starts[low[rows] + nth] - firsts[rows]
+        marks = np.zeros((len(firsts), seq_len + 1), dtype=np.int32)
+        marks[rows, columns] = 1
+        return np.cumsum(marks, axis=1, dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus in a folder; `changes` and `shards_built` tell what `prepare` had to do."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    changes: tuple[str, ...] = ()
+    shards_built: int = 0
+
+    @classmethod
+    def open(
+        cls, directory: Path | str, changes: tuple[str, ...] = (), shards_built: int = 0
+    ) -> Self:
+        """Open what `prepare` made; truncated shards are noticed here, damaged ones on first use."""
+        folder = Path(directory)
+        if not (folder / MANIFEST).is_file():
+            raise FileNotFoundError(f"{folder} holds no finished corpus; prepare it first")
+        corpus = cls(folder, json.loads((folder / MANIFEST).read_text()), changes, shards_built)
+        for name in SPLITS:
+            corpus.split(name)
+        return corpus
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the corpus was encoded with."""
+        return load_tokenizer(self.directory / "tokenizer")
+
+    @cached_property
+    def _splits(self) -> dict[str, Split]:
+        return {}
+
+    def split(self, name: str) -> Split:
+        """`train`, `valid` or `test`; one without text has no tokens."""
+        if name not in SPLITS:
+            raise ValueError(f"split ({name}) must be one of {', '.join(SPLITS)}")
+        if name not in self._splits:
+            listed = self.manifest["shards"][name]
+            shards = []
+            for index, checksum in enumerate(listed):
+                shard = Shard(self.directory / "shards" / shard_name(name, index))
+                if shard.info.checksum != checksum:
+                    raise ValueError(
+                        f"shard {shard.path} is not the one that the manifest names; "
+                        "delete it and prepare the corpus again"
+                    )
+                shards.append(shard)
+            self._splits[name] = Split(name, shards)
+        return self._splits[name]
+
+    def verify(self) -> None:
+        """Compare the checksum of every shard; ValueError names the first damaged one."""
+        for name in SPLITS:
+            for shard in self.split(name).shards:
+                shard.verify()

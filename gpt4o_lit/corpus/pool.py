@@ -1,0 +1,90 @@
+"""Spread jobs over worker processes, with a bounded number of them in memory."""
+
+import pickle
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gpt4o_lit.corpus.encode import Job, run_job
+from gpt4o_lit.corpus.shards import ShardInfo
+from gpt4o_lit.tokenizer import load_tokenizer
+
+Done = Callable[[Job, ShardInfo], None]
+
+
+class Pool:
+    """Worker processes behind one short queue; `num_workers=0` does each job in the caller.
+
+    `done` is called with each job and what its shard holds, from the pool's threads.
+    """
+
+    def __init__(self, tokenizer_path: Path, num_workers: int, done: Done) -> None:
+        self._done = done
+        self._tokenizer = load_tokenizer(tokenizer_path) if num_workers == 0 else None
+        self._queue: queue.Queue[Job | None] = queue.Queue(maxsize=max(1, num_workers // 2))
+        self._error: str = ""
+        command = [sys.executable, "-m", "gpt4o_lit.corpus.worker", str(tokenizer_path)]
+        self._processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for _ in range(num_workers)
+        ]
+        self._threads = [
+            threading.Thread(target=self._feed, args=(process,), daemon=True)
+            for process in self._processes
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Hand in a job; waits while the queue is full. Errors of earlier jobs are raised here."""
+        if self._tokenizer is not None:
+            self._done(job, run_job(job, self._tokenizer))
+            return
+        self._raise()
+        self._queue.put(job)
+
+    def _feed(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdin
+        assert process.stdout
+        while (job := self._queue.get()) is not None:
+            if self._error:
+                continue
+            try:
+                pickle.dump(job, process.stdin, protocol=5)
+                process.stdin.flush()
+                result = pickle.load(process.stdout)
+            except (OSError, EOFError):
+                self._error = (
+                    f"a worker process ended while it made {job.path}; run the command again"
+                )
+                continue
+            if isinstance(result, ShardInfo):
+                self._done(job, result)
+            else:
+                self._error = str(result)
+
+    def _raise(self) -> None:
+        if self._error:
+            raise OSError(self._error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._error = self._error or "stopped"
+        for _thread in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        for process in self._processes:
+            process.communicate()
+        if kind is None:
+            self._raise()

@@ -1,0 +1,32 @@
+"""A worker process: jobs come in on stdin, what was written goes out on stdout.
+
+Plain pipes and no `multiprocessing`: the caller's main module is never imported a second time, no
+process is forked under running threads, and when the caller is killed the pipe's end ends the worker.
+"""
+
+import pickle
+import sys
+from typing import BinaryIO
+
+from gpt4o_lit.corpus.encode import run_job
+from gpt4o_lit.tokenizer import load_tokenizer
+
+
+def main(tokenizer_path: str, jobs: BinaryIO, results: BinaryIO) -> None:
+    """Do jobs until the pipe ends; a result is a ShardInfo, or the error as a string."""
+    tokenizer = load_tokenizer(tokenizer_path)
+    while True:
+        try:
+            job = pickle.load(jobs)
+        except EOFError:
+            return
+        try:
+            result: object = run_job(job, tokenizer)
+        except (ValueError, OSError) as error:
+            result = f"{type(error).__name__}: {error}"
+        pickle.dump(result, results)
+        results.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,37 @@
+"""Open a tokenizer from a folder or a bare model file."""
+
+import difflib
+import json
+from pathlib import Path
+
+from gpt4o_lit.tokenizer.byte_level import ByteTokenizer
+from gpt4o_lit.tokenizer.sentence_piece import SentencePieceTokenizer
+from gpt4o_lit.tokenizer.tokenizer import Tokenizer
+
+
+def load_tokenizer(path: Path | str) -> Tokenizer:
+    """The tokenizer in a folder written by `save()`, or in a bare SentencePiece .model file."""
+    place = Path(path)
+    if not place.exists():
+        raise FileNotFoundError(f"tokenizer {place} does not exist{nearest_name(place)}")
+    if place.is_file():
+        return SentencePieceTokenizer(place.read_bytes(), name=str(place))
+    about = place / "tokenizer.json"
+    if not about.is_file():
+        raise FileNotFoundError(f"{place} holds no tokenizer.json; give a folder written by save()")
+    kind = json.loads(about.read_text()).get("kind")
+    if kind == "bytes":
+        return ByteTokenizer()
+    if kind == "sentencepiece":
+        model = place / "tokenizer.model"
+        return SentencePieceTokenizer(model.read_bytes(), name=str(model))
+    raise ValueError(f"kind ({kind!r}) in {about} must be bytes or sentencepiece; save it anew")
+
+
+def nearest_name(path: Path) -> str:
+    """`; did you mean X?` for a path that is missing, or the empty string."""
+    if not path.parent.is_dir():
+        return ""
+    names = [entry.name for entry in path.parent.iterdir()]
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.parent / close[0]}?" if close else ""

@@ -1,0 +1,95 @@
+"""What every tokenizer can do, and the names of the special pieces that each of them has."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+PAD, BOS, EOS, UNK, MASK = "<pad>", "<s>", "</s>", "<unk>", "<mask>"
+SENTINELS = tuple(f"<extra_id_{k}>" for k in range(100))
+ROLES = {name: f"<|{name}|>" for name in ("system", "user", "assistant", "end")}
+FIM = {name: f"<|fim_{name}|>" for name in ("prefix", "suffix", "middle")}
+SPECIAL_PIECES = (PAD, BOS, EOS, UNK, MASK, *SENTINELS, *ROLES.values(), *FIM.values())
+
+Array = np.ndarray[Any, Any]
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back; special ids never come out of `encode`, whatever the text holds."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special ones included."""
+
+    @property
+    def pad_id(self) -> int: ...
+    @property
+    def bos_id(self) -> int: ...
+    @property
+    def eos_id(self) -> int: ...
+    @property
+    def unk_id(self) -> int | None: ...
+    @property
+    def mask_id(self) -> int: ...
+    @property
+    def sentinel_ids(self) -> tuple[int, ...]: ...
+    @property
+    def role_ids(self) -> dict[str, int]:
+        """Ids of the chat marks `system`, `user`, `assistant` and `end`."""
+
+    @property
+    def fim_ids(self) -> dict[str, int]:
+        """Ids of the marks `prefix`, `suffix` and `middle` of filling in the middle."""
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Every id that stands for no text, in rising order."""
+
+    @property
+    def token_bytes(self) -> Array:
+        """int32 (V,): bytes of text that each id stands for; 0 for special ids."""
+
+    @property
+    def starts_word(self) -> Array:
+        """bool (V,): whether a word starts with this id (for whole-word masking)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints encode every text alike."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text alone: no bos, no eos."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[Array, Array]:
+        """All ids in one int32 array and the number of ids of each text (the fast way)."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids; special ids stand for nothing, broken UTF-8 becomes U+FFFD."""
+
+    def piece(self, id: int) -> str:
+        """How the id is written in tables and logs."""
+
+    def save(self, directory: Path | str) -> None:
+        """Write all that `load_tokenizer` needs."""
+
+
+def word_starts(pieces: Sequence[str]) -> Array:
+    """True where a piece opens a word: it begins with anything but a letter or digit, or with a CJK sign."""
+    return np.array([_opens_word(piece) for piece in pieces], dtype=bool)
+
+
+def _opens_word(piece: str) -> bool:
+    first = piece[:1]
+    return bool(first) and (not first.isalnum() or "\u2e80" <= first <= "\u9fff")
+
+
+def check_ids(ids: Sequence[int], vocab_size: int) -> list[int]:
+    """The ids as a list of int; ValueError names the first that is not in the vocabulary."""
+    plain = [int(id) for id in ids]
+    for id in plain:
+        if not 0 <= id < vocab_size:
+            raise ValueError(f"id ({id}) must be in 0..{vocab_size - 1}; use this tokenizer's own ids")
+    return plain
