@@ -1,5 +1,6 @@
 """`gpt4o-lit fit|validate|test|predict`: LightningCLI, config names and run directories."""
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -22,6 +23,12 @@ from gpt4o_lit.callbacks import (
 from gpt4o_lit.parse_errors import explain
 from gpt4o_lit.run_directory import RunDirectory
 
+HARMLESS = (
+    "LightningCLI's args parameter",
+    ".*does not have many workers",
+    ".*treespec, LeafSpec",
+    "The `srun` command is available",
+)
 METRICS_LOG = {"class_path": "gpt4o_lit.callbacks.MetricsLog"}
 
 
@@ -96,8 +103,11 @@ def _shared_run_dir(name: str, given: str | None) -> RunDirectory:
 
 def main(argv: list[str]) -> int:
     """Run one verb of LightningCLI's."""
-    for harmless in ("LightningCLI's args parameter", ".*does not have many workers"):
+    for harmless in HARMLESS:
         warnings.filterwarnings("ignore", message=harmless)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()
+    )
     os.environ.setdefault("WANDB_MODE", "offline")
     args, run_dir = resolve(argv)
     try:

@@ -14,7 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "interop": {"model", "tokenizer", "run_directory"},
     "strategies": {"model"},
     "compression": {"model"},
-    "evaluation": {"model", "tokenizer", "objectives", "generation", "compression"},
+    "evaluation": {"model", "tokenizer", "objectives", "generation", "compression", "interop"},
     "data": {"corpus", "tokenizer"},
     "tasks": {"model", "objectives", "optim", "strategies", "interop"},
     "callbacks": {"compression", "generation", "evaluation", "model", "run_directory"},

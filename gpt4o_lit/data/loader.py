@@ -14,9 +14,9 @@ Batch = dict[str, Tensor]
 class PackedLoader:
     """Hands out `{"tokens": (B, T+1) int64, "documents": (B, T+1) int32}` and knows where it stands.
 
-    The order is a pure function of (seed, epoch) and is the same set of windows per global batch
-    for any number of ranks, so its whole state is two integers. Reading a memory map is far faster
-    than training, hence no worker processes: nothing is fetched that is not handed out.
+    The order is a pure function of (seed, epoch) and is the same set of windows per global
+    batch for any number of ranks, so its whole state is two integers. Reading a memory map is far
+    faster than training, hence no worker processes: nothing is fetched that is not handed out.
     """
 
     def __init__(
@@ -40,6 +40,10 @@ class PackedLoader:
         return windows // batch if self.shuffle else -(-windows // batch)
 
     def __iter__(self) -> Iterator[Batch]:
+        if not self.shuffle:
+            self.batches_done = 0  # every validation reads the same text
+        elif self.batches_done >= len(self):
+            self.epoch, self.batches_done = self.epoch + 1, 0
         order = self._order()
         while self.batches_done < len(self):
             start = (self.batches_done * self.world_size + self.rank) * self.batch_size
@@ -48,7 +52,6 @@ class PackedLoader:
             )
             self.batches_done += 1
             yield {"tokens": torch.from_numpy(tokens), "documents": torch.from_numpy(documents)}
-        self.epoch, self.batches_done = self.epoch + 1, 0
 
     def _order(self) -> np.ndarray:
         windows = self.split.num_windows(self.seq_len)

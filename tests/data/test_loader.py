@@ -77,3 +77,14 @@ def test_batches_have_the_shapes_and_types_that_the_network_reads() -> None:
     assert batch["tokens"].shape == batch["documents"].shape == (3, 5)
     assert batch["tokens"].dtype == torch.int64
     assert batch["documents"].dtype == torch.int32
+
+
+def test_an_epoch_that_is_not_read_past_its_last_batch_is_still_over() -> None:
+    whole, counted = loader(), loader()
+    expected = read(whole) + read(whole)
+    assert read(counted, 7) + read(counted, 7) == expected
+
+
+def test_validation_that_stops_early_starts_at_the_beginning_again() -> None:
+    batches = loader(shuffle=False)
+    assert read(batches, 2) == read(batches, 2)
