@@ -1,8 +1,8 @@
-"""Text files to memory-mapped shards of tokens, and windows of them."""
+"""Text files to memory-mapped shards of tokens, and windows out of them."""
 
-from gpt4o_lit.corpus import packing
 from gpt4o_lit.corpus.config import CorpusConfig
 from gpt4o_lit.corpus.corpus import Corpus, Split
+from gpt4o_lit.corpus.packing import order, shard
 from gpt4o_lit.corpus.prepare import prepare
 
-__all__ = ["Corpus", "CorpusConfig", "Split", "packing", "prepare"]
+__all__ = ["Corpus", "CorpusConfig", "Split", "order", "prepare", "shard"]

@@ -91,16 +91,16 @@ def _encode_batch(
     np.add.at(lengths, owners, counts)
 
 
-def cut_units(text: bytes) -> list[bytes]:
-    """The text in units of at most UNIT bytes, cut behind a line end, or else before a sign."""
-    if len(text) <= UNIT:
+def cut_units(text: bytes, limit: int = UNIT) -> list[bytes]:
+    """The text in units of at most `limit` bytes, cut behind a line end, or else before a sign."""
+    if len(text) <= limit:
         return [text]
     units = []
     start = 0
-    while len(text) - start > UNIT:
-        end = text.rfind(b"\n", start, start + UNIT) + 1
+    while len(text) - start > limit:
+        end = text.rfind(b"\n", start, start + limit) + 1
         if end <= start:
-            end = start + UNIT
+            end = start + limit
             while text[end] & 0xC0 == 0x80:
                 end -= 1
         units.append(text[start:end])

@@ -1,37 +1,28 @@
-"""A bounded, seeded sample of the training text, to train a tokenizer on."""
+"""A seeded sample of the training text, of bounded size, in one pass."""
 
-import hashlib
 import heapq
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Iterable
 
-CHUNK = 1 << 14
+from gpt4o_lit.corpus.encode import cut_units
+from gpt4o_lit.corpus.route import Piece
 
-
-def sample_chunks(texts: Iterable[tuple[bytes, bytes]], sample_bytes: int, seed: int) -> list[str]:
-    """Chunks of (digest, text) pairs, those whose keyed hash is lowest, in the order of the text.
-
-    Which chunks are taken depends on text and seed alone; no more than `sample_bytes` and one chunk
-    are ever held.
-    """
-    kept: list[tuple[int, int, str]] = []
-    held, key = 0, seed.to_bytes(8, "big", signed=True)
-    for order, (digest, chunk) in enumerate(_chunks(texts)):
-        mark = hashlib.blake2b(digest + order.to_bytes(8, "big"), key=key, digest_size=8).digest()
-        heapq.heappush(kept, (-int.from_bytes(mark, "big"), order, chunk.decode()))
-        held += len(chunk)
-        while held > sample_bytes and len(kept) > 1:
-            held -= len(heapq.heappop(kept)[2].encode())
-    return [chunk for _, _, chunk in sorted(kept, key=lambda item: item[1])]
+CHUNK = 4096
 
 
-def _chunks(texts: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    for digest, text in texts:
-        start = 0
-        while start < len(text):
-            end = min(start + CHUNK, len(text))
-            if end < len(text):
-                end = text.rfind(b"\n", start, end) + 1 or end
-                while end < len(text) and text[end] & 0xC0 == 0x80:
-                    end -= 1
-            yield digest, text[start:end]
-            start = end
+def sample_texts(pieces: Iterable[Piece], sample_bytes: int, seed: int) -> list[str]:
+    """At most sample_bytes of the train pieces, in chunks drawn evenly, in the order of the text."""
+    draw = random.Random(seed).random
+    heap: list[tuple[float, int, bytes]] = []
+    size = number = 0
+    for piece in pieces:
+        if piece.split != "train":
+            continue
+        for chunk in cut_units(piece.text, CHUNK):
+            number += 1
+            # The chunks with the smallest draws stay, so the largest are on top to be dropped.
+            heapq.heappush(heap, (-draw(), number, chunk))
+            size += len(chunk)
+            while size > sample_bytes and len(heap) > 1:
+                size -= len(heapq.heappop(heap)[2])
+    return [chunk.decode() for _, _, chunk in sorted(heap, key=lambda entry: entry[1])]

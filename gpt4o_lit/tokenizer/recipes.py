@@ -114,7 +114,10 @@ class LoadSentencePiece(TokenizerRecipe):
         return load_tokenizer(self.model)
 
     def identity(self) -> dict[str, Any]:
-        return {"recipe": type(self).__name__, "fingerprint": load_tokenizer(self.model).fingerprint}
+        return {
+            "recipe": type(self).__name__,
+            "fingerprint": load_tokenizer(self.model).fingerprint,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

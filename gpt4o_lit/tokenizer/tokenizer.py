@@ -91,5 +91,7 @@ def check_ids(ids: Sequence[int], vocab_size: int) -> list[int]:
     plain = [int(id) for id in ids]
     for id in plain:
         if not 0 <= id < vocab_size:
-            raise ValueError(f"id ({id}) must be in 0..{vocab_size - 1}; use this tokenizer's own ids")
+            raise ValueError(
+                f"id ({id}) must be in 0..{vocab_size - 1}; use this tokenizer's own ids"
+            )
     return plain
