@@ -16,6 +16,7 @@ from gpt4o_lit.callbacks import (
     ModelCard,
     Plots,
     Progress,
+    RandomState,
     Samples,
     SaveConfig,
     Throughput,
@@ -86,10 +87,10 @@ class ExperimentCLI(LightningCLI):
                 logger.init_args.save_dir = str(self.run_dir.path)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Add the callbacks that only read what a run left."""
+        """Add the callbacks that no config can leave out."""
         trainer = super().instantiate_trainer(**kwargs)
         if self.subcommand == "fit" and not trainer.fast_dev_run:
-            trainer.callbacks += [Manifest(), Plots(), ModelCard()]
+            trainer.callbacks += [RandomState(), Manifest(), Plots(), ModelCard()]
         return trainer
 
 

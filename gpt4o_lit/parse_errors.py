@@ -59,8 +59,8 @@ def _near_class(message: str) -> str | None:
 def _near_key(cause: str, known_keys: Iterable[str]) -> str | None:
     """The nearest key of the parser to one that it did not recognise."""
     known = set(known_keys)
-    for key in re.findall(r"--([A-Za-z_][\w.+]*)", cause):
+    for dashes, key in re.findall(r"(--|[Oo]ption ')([A-Za-z_][\w.+]*)", cause):
         near = get_close_matches(key, known - {key}, 1, cutoff=0.6)
         if key not in known and near:
-            return f"--{near[0]}"
+            return near[0] if dashes.endswith("'") else f"--{near[0]}"
     return None

@@ -12,10 +12,10 @@ Batch = dict[str, Tensor]
 
 
 class PackedLoader:
-    """Hands out `{"tokens": (B, T+1) int64, "documents": (B, T+1) int32}` and knows where it stands.
+    """Hands out `{"tokens": (B, T+1) int64, "documents": (B, T+1) int32}`; knows where it stands.
 
     The order is a pure function of (seed, epoch) and is the same set of windows per global
-    batch for any number of ranks, so its whole state is two integers. Reading a memory map is far
+    batch for any number of ranks, so its state is two integers. Reading a memory map is far
     faster than training, hence no worker processes: nothing is fetched that is not handed out.
     """
 

@@ -1,0 +1,90 @@
+"""A tiny corpus and a config that trains on it in a second."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+WORDS = "the a cat dog sees eats likes big small red green".split()
+
+Fit = Callable[..., Path]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in, with a text of short documents in it."""
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    lines = []
+    for _ in range(400):
+        length = int(torch.randint(2, 12, (1,), generator=generator))
+        chosen = torch.randint(0, len(WORDS), (length,), generator=generator)
+        lines.append(" ".join(WORDS[i] for i in chosen))
+    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def config(home: Path) -> Path:
+    """A complete config: bytes as tokens, two layers, a constant learning rate, dropout."""
+    stack = {
+        "num_layers": 2,
+        "dim": 32,
+        "dropout": 0.1,
+        "attention": {"num_heads": 2},
+    }
+    values = {
+        "name": "tiny",
+        "model": {
+            "class_path": "gpt4o_lit.tasks.Pretraining",
+            "init_args": {
+                "objective": {"class_path": "gpt4o_lit.objectives.CausalLM"},
+                "transformer": {"max_seq_len": 32, "decoder": stack},
+                "optimizer": {
+                    "class_path": "gpt4o_lit.optim.AdamW",
+                    "init_args": {"lr": 0.003},
+                },
+                "schedule": {"class_path": "gpt4o_lit.optim.Constant"},
+            },
+        },
+        "data": {
+            "class_path": "gpt4o_lit.data.PackedDataModule",
+            "init_args": {
+                "directory": "corpus",
+                "corpus": {
+                    "sources": ["text.txt"],
+                    "documents": "line",
+                    "deduplicate": False,
+                    "valid_fraction": 0.1,
+                    "test_fraction": 0.1,
+                },
+                "tokenizer": {"class_path": "gpt4o_lit.tokenizer.Bytes"},
+                "seq_len": 32,
+                "batch_size": 4,
+                "num_workers": 0,
+            },
+        },
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": 6,
+            "val_check_interval": 3,
+            "check_val_every_n_epoch": None,
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 1,
+            "gradient_clip_val": 1.0,
+            "enable_model_summary": False,
+        },
+        "progress": {"refresh_rate": 0},
+        "samples": {"prompts": ["the "], "max_new_tokens": 8},
+    }
+    path = home / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def weights(run: Path, checkpoint: str = "last") -> dict[str, torch.Tensor]:
+    """The weights that a run saved."""
+    saved = torch.load(run / "checkpoints" / f"{checkpoint}.ckpt", weights_only=True)
+    return dict(saved["state_dict"])
