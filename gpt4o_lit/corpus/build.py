@@ -19,7 +19,7 @@ SMALLEST_SHARD, LARGEST_SHARD = 1 << 19, 8 << 20
 
 
 def shard_bytes(source_bytes: int) -> int:
-    """Text per shard: about 64 shards, none so small that files abound or so large that memory does."""
+    """Text per shard: about 64 shards, of a size that keeps both files and memory few."""
     return min(LARGEST_SHARD, max(SMALLEST_SHARD, source_bytes // 64))
 
 

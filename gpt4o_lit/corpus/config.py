@@ -46,8 +46,8 @@ class CorpusConfig:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be in 0..1; set it to 0.05")
         if self.valid_share + self.test_share >= 1:
             raise ValueError(
-                f"valid_fraction ({self.valid_fraction}) + test_fraction ({self.test_fraction}) must "
-                "leave something to train on; make them smaller"
+                f"valid_fraction ({self.valid_fraction}) + test_fraction ({self.test_fraction}) "
+                "must leave something to train on; make them smaller"
             )
 
     @property

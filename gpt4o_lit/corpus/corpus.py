@@ -56,8 +56,8 @@ class Split:
         limit = self.num_windows(seq_len)
         if indices.size and not 0 <= indices.min() <= indices.max() < limit:
             raise ValueError(
-                f"window indices must be in 0..{limit - 1} (split {self.name} has {self.num_tokens} "
-                f"tokens, seq_len is {seq_len}); give more text or a smaller seq_len"
+                f"window indices must be in 0..{limit - 1} (split {self.name} has "
+                f"{self.num_tokens} tokens, seq_len is {seq_len}); give more text"
             )
         firsts = indices * seq_len
         tokens_BT1 = np.empty((len(firsts), seq_len + 1), dtype=np.int64)
@@ -102,7 +102,7 @@ class Corpus:
     def open(
         cls, directory: Path | str, changes: tuple[str, ...] = (), shards_built: int = 0
     ) -> Self:
-        """Open what `prepare` made; truncated shards are noticed here, damaged ones on first use."""
+        """Open what `prepare` made; short shards are noticed here, damaged ones on first use."""
         folder = Path(directory)
         if not (folder / MANIFEST).is_file():
             raise FileNotFoundError(f"{folder} holds no finished corpus; prepare it first")

@@ -1,7 +1,6 @@
 """Read the documents of a source file as UTF-8 bytes, without ever holding a large file."""
 
 import hashlib
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -70,7 +69,7 @@ def read_documents(
             with open_stream(file, advance) as stream:
                 parts = _paragraphs if documents == "blank_line" else _lines
                 yield from _decodable(parts(stream, file.name), file.name, skips)
-    except (EOFError, OSError, zlib.error) as error:
+    except OSError as error:
         skips.handle(
             "damaged file", f"{file.name} cannot be read to its end ({error}); mend the file"
         )

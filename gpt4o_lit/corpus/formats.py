@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import zstandard
 
 from gpt4o_lit.corpus.sources import SourceFile
 
-Stream = io.BufferedReader
+Stream = io.BufferedIOBase
 Advance = Callable[[int], None]
 Handle = Callable[[str, str], None]
 LONGEST_LINE = 256 << 20
@@ -45,23 +46,23 @@ class _Counted(io.RawIOBase):
 
 @contextmanager
 def open_stream(file: SourceFile, advance: Advance) -> Iterator[Stream]:
-    """The file's bytes, decompressed; damaged compression raises OSError or EOFError."""
+    """The file's bytes, decompressed; damaged compression raises OSError."""
     with io.BufferedReader(_Counted(file.path, advance), BUFFER) as raw:
         if file.compression == ".gz":
-            yield io.BufferedReader(gzip.GzipFile(fileobj=raw), BUFFER)  # type: ignore[type-var]
+            yield io.BufferedReader(_Unpacked(gzip.GzipFile(fileobj=raw)), BUFFER)
         elif file.compression == ".zst":
-            yield io.BufferedReader(_Zstd(raw), BUFFER)
+            decompressor = zstandard.ZstdDecompressor()
+            reader = decompressor.stream_reader(raw, read_across_frames=True, closefd=False)
+            yield io.BufferedReader(_Unpacked(reader), BUFFER)
         else:
             yield raw
 
 
-class _Zstd(io.RawIOBase):
-    """A zstd stream whose damage is an OSError, like gzip's."""
+class _Unpacked(io.RawIOBase):
+    """A decompressor as a raw file; its damage is always an OSError."""
 
-    def __init__(self, raw: IO[bytes]) -> None:
-        decompressor = zstandard.ZstdDecompressor()
-        self._raw, self._ended = raw, False
-        self._reader = decompressor.stream_reader(raw, read_across_frames=True, closefd=False)
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
 
     def readable(self) -> bool:
         return True
@@ -69,7 +70,7 @@ class _Zstd(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             return int(self._reader.readinto(buffer))
-        except zstandard.ZstdError as error:
+        except (EOFError, zlib.error, zstandard.ZstdError) as error:
             raise OSError(str(error)) from error
 
 

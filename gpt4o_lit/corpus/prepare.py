@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from gpt4o_lit.corpus.build import Builder, num_cores, shard_bytes
 from gpt4o_lit.corpus.config import CorpusConfig
 from gpt4o_lit.corpus.corpus import MANIFEST, Corpus
 from gpt4o_lit.corpus.documents import Skips
+from gpt4o_lit.corpus.progress import progress_bar
 from gpt4o_lit.corpus.route import Router
-from gpt4o_lit.corpus.sample import sample_texts
+from gpt4o_lit.corpus.sample import sample_files
 from gpt4o_lit.corpus.shards import write_whole
 from gpt4o_lit.corpus.sources import SourceFile, entries, list_files
 from gpt4o_lit.tokenizer import TokenizerRecipe, load_tokenizer
@@ -35,7 +35,7 @@ def prepare(
     num_workers: int | None = None,
     progress: bool = False,
 ) -> Corpus:
-    """The corpus in `directory`, built where it is missing, incomplete, or made from something else.
+    """The corpus in `directory`, built where it is missing, incomplete, or of something else.
 
     Any number of processes may call this at once: one builds and the others wait. The result is the
     same, bit by bit, for any number of workers (default: one per core; 0: none but the caller).
@@ -82,7 +82,7 @@ def _build(
         num_workers = 0 if total < SMALL else num_cores()
     router = Router(config, files, Skips(config.on_error))
     builder = Builder(folder / "shards", config, fingerprint, shard_bytes(total))
-    with _bar(total, "tokenizing", progress) as bar:
+    with progress_bar(total, "tokenizing", progress) as bar:
         builder.run(router.pieces(bar.update), num_workers)
     counts = builder.counts()
     _check_splits(config, counts)
@@ -106,22 +106,19 @@ def _build_tokenizer(
     files: list[SourceFile],
     progress: bool,
 ) -> None:
-    texts = sample(config, files, tokenizer, progress) if tokenizer.sample_bytes else []
+    texts: list[str] = []
+    if tokenizer.sample_bytes:
+        texts = sample_files(config, files, tokenizer.sample_bytes, tokenizer.seed, progress)
     tokenizer.build(texts).save(folder / "tokenizer")
-
-
-def sample(
-    config: CorpusConfig, files: list[SourceFile], tokenizer: TokenizerRecipe, progress: bool
-) -> list[str]:
-    """The text that the recipe wants to train on: a seeded part of the train split."""
-    router = Router(config, files, Skips(config.on_error))
-    with _bar(sum(file.size for file in files), "sampling", progress) as bar:
-        return sample_texts(router.pieces(bar.update), tokenizer.sample_bytes, tokenizer.seed)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What changed between two plans, each in a few words; empty if they give the same corpus."""
     found = [] if old["format"] == new["format"] else ["the format of the files changed"]
+    if old["tokenizer"]["recipe"] != new["tokenizer"]["recipe"]:
+        before, now = old["tokenizer"]["recipe"], new["tokenizer"]["recipe"]
+        found.append(f"tokenizer {before} -> {now}")
+        new = {**new, "tokenizer": old["tokenizer"]}
     for part in ("config", "tokenizer"):
         for key in sorted(old[part].keys() | new[part].keys()):
             before, now = old[part].get(key), new[part].get(key)
@@ -181,8 +178,8 @@ def _check_splits(config: CorpusConfig, counts: dict[str, dict[str, int]]) -> No
     for split, is_wanted in wanted.items():
         if is_wanted and not counts[split]["tokens"]:
             raise ValueError(
-                f"split {split} would be empty ({total} documents in all); give more documents, set "
-                "split to position, or change the fractions"
+                f"split {split} would be empty ({total} documents in all); give more documents, "
+                "set split to position, or change the fractions"
             )
 
 
@@ -192,12 +189,6 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for name in ("shards", "tokenizer"):
         shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def _bar(total: int, what: str, progress: bool) -> Any:
-    return tqdm(
-        total=total, desc=what, unit="B", unit_scale=True, disable=not progress, mininterval=0.5
-    )
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -97,7 +97,8 @@ def _expand(source: str) -> Iterator[tuple[str, str]]:
     if place.is_file():
         if split_suffix(source)[0] not in FORMATS:
             raise ValueError(
-                f"source {source} must end in one of {' '.join(FORMATS)} (and .gz or .zst); rename it"
+                f"source {source} must end in one of {' '.join(FORMATS)} (and .gz or .zst); "
+                "rename it"
             )
         found = [place]
     elif place.is_dir():

@@ -1,7 +1,7 @@
 """A worker process: jobs come in on stdin, what was written goes out on stdout.
 
 Plain pipes and no `multiprocessing`: the caller's main module is never imported a second time, no
-process is forked under running threads, and when the caller is killed the pipe's end ends the worker.
+process is forked under running threads, and a killed caller ends the pipe and so the worker.
 """
 
 import pickle

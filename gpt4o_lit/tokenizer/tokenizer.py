@@ -77,7 +77,7 @@ class Tokenizer(Protocol):
 
 
 def word_starts(pieces: Sequence[str]) -> Array:
-    """True where a piece opens a word: it begins with anything but a letter or digit, or with a CJK sign."""
+    """True where a piece begins with anything but a letter or digit, or with a CJK sign."""
     return np.array([_opens_word(piece) for piece in pieces], dtype=bool)
 
 

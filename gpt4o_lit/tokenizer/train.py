@@ -1,4 +1,4 @@
-"""Train SentencePiece in a process of its own, so that its log, its memory and its crashes stay there."""
+"""Train SentencePiece in a process of its own: its log, memory and crashes stay there."""
 
 import json
 import re
