@@ -1,4 +1,4 @@
-"""A GPT in plain PyTorch, in the form that nanoGPT made common: the peer that has no framework around it."""
+"""A GPT in plain PyTorch, in the form that nanoGPT made common: the peer without a framework."""
 
 import torch
 import torch.nn.functional as F

@@ -1,10 +1,10 @@
-"""Training tokens/s at equal shapes: ours, plain PyTorch, Hugging Face, litgpt, in alternation in one process.
+"""Training tokens/s at equal shapes: ours, plain PyTorch, Hugging Face and litgpt in alternation.
 
     python benchmarks/training_speed.py --size 10m
     python benchmarks/training_speed.py --size 124m --precision bf16 --steps 7
 
-Prints the median tokens/s of each, and its ratio to ours. A step is forward, backward, AdamW (fused), and
-zeroing the gradients on one fixed batch. litgpt is measured where it can be imported.
+Prints the median tokens/s of each, and its ratio to ours. A step is forward, backward, AdamW
+(fused), and zeroing the gradients on one fixed batch. litgpt is measured where it is installed.
 """
 
 import argparse
@@ -87,9 +87,7 @@ def config_of(shape: Shape, llama: bool) -> TransformerConfig:
 
 def plain(shape: Shape) -> tuple[nn.Module, Loss]:
     """Plain PyTorch in nanoGPT's form."""
-    model = PlainGPT(
-        shape.num_layers, shape.dim, shape.num_heads, shape.vocab_size, shape.seq_len
-    )
+    model = PlainGPT(shape.num_layers, shape.dim, shape.num_heads, shape.vocab_size, shape.seq_len)
     return model, model
 
 
@@ -126,8 +124,8 @@ def litgpt(shape: Shape) -> tuple[nn.Module, Loss]:
 
     model = GPT(
         Config(
-            block_size=shape.seq_len, vocab_size=shape.vocab_size, padded_vocab_size=shape.vocab_size,
-            n_layer=shape.num_layers, n_head=shape.num_heads, n_embd=shape.dim, bias=False,
+            block_size=shape.seq_len, vocab_size=shape.vocab_size,
+            padded_vocab_size=shape.vocab_size, n_layer=shape.num_layers, n_head=shape.num_heads, n_embd=shape.dim, bias=False,
             parallel_residual=False, rotary_percentage=1.0,
         )
     )  # fmt: skip
@@ -190,7 +188,8 @@ def main() -> None:
     peak = measured_peak(torch.device("cpu"), dtype)
     tokens = shape.batch_size * shape.seq_len
     reference = statistics.median(next(iter(times.values())))
-    print(f"{args.size} {args.precision}, {torch.get_num_threads()} threads, GEMM peak {peak / 1e9:.0f} GFLOP/s")
+    threads = torch.get_num_threads()
+    print(f"{args.size} {args.precision}, {threads} threads, GEMM peak {peak / 1e9:.0f} GFLOP/s")
     for name, seconds in times.items():
         median = statistics.median(seconds)
         share = tokens / median * flops_per_token(config_of(shape, "Llama" in name), shape.seq_len)

@@ -16,12 +16,12 @@ class RandomState(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The generators now; loads with `weights_only=True`."""
-        _, keys, position, has_gauss, cached = np.random.get_state()
+        _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
         version, internal, gauss = random.getstate()
         return {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": [keys.tolist(), int(position), int(has_gauss), float(cached)],
+            "numpy": [np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
             "python": [version, list(internal), gauss],
         }
 

@@ -39,7 +39,8 @@ class Throughput(Callback):
             return
         tokens = batch["tokens"]
         self._tokens += tokens.shape[0] * (tokens.shape[1] - 1)
-        if trainer.global_step == 0 or trainer.global_step % trainer.log_every_n_steps:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step == 0 or trainer.global_step % every:
             return
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()

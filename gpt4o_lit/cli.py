@@ -86,12 +86,38 @@ class ExperimentCLI(LightningCLI):
             if "save_dir" in logger.get("init_args", {}):
                 logger.init_args.save_dir = str(self.run_dir.path)
 
+    def after_fit(self) -> None:
+        """Tell what there is now, and what one may do next."""
+        if self.trainer.is_global_zero and self.run_dir is not None:
+            print(closing_words(self.run_dir))
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the callbacks that no config can leave out."""
-        trainer = super().instantiate_trainer(**kwargs)
+        trainer: Any = super().instantiate_trainer(**kwargs)
         if self.subcommand == "fit" and not trainer.fast_dev_run:
             trainer.callbacks += [RandomState(), Manifest(), Plots(), ModelCard()]
         return trainer
+
+
+def closing_words(run: RunDirectory) -> str:
+    """What a finished run wrote last, where it lies, and three commands to try next."""
+    samples = run.path / "samples.md"
+    written = samples.read_text(encoding="utf-8").rpartition("## ")[2] if samples.is_file() else ""
+    pictures = sorted(str(path) for path in (run.path / "plots").glob("*.png"))
+    lines = [
+        "",
+        written.strip(),
+        "",
+        f"run:    {run.path}",
+        f"card:   {run.path / 'MODEL_CARD.md'}",
+        f"plots:  {'  '.join(pictures)}",
+        "",
+        "next:",
+        f'  gpt4o-lit generate {run.path} --prompt "def main(" --temperature 0.5',
+        f"  gpt4o-lit test --resume {run.path}",
+        "  gpt4o-lit fit --config encoder_tiny      # the same text, BERT's objective",
+    ]
+    return "\n".join(lines)
 
 
 def _shared_run_dir(name: str, given: str | None) -> RunDirectory:

@@ -1,4 +1,4 @@
-"""What every test shares: few threads, a fixed seed, and the folder with real data where there is one."""
+"""What every test shares: few threads, a fixed seed, and the folder with real data, if any."""
 
 import os
 from pathlib import Path

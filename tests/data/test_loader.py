@@ -25,6 +25,10 @@ def loader(windows: int = 23, **settings: int) -> PackedLoader:
     return PackedLoader(CountingSplit(windows), seq_len=4, **{"batch_size": 3, **settings})  # type: ignore[arg-type]
 
 
+def flatten(rows: list[list[int]]) -> list[int]:
+    return [number for row in rows for number in row]
+
+
 def read(batches: PackedLoader, limit: int | None = None) -> list[list[int]]:
     rows = []
     for batch in batches:
@@ -37,7 +41,7 @@ def read(batches: PackedLoader, limit: int | None = None) -> list[list[int]]:
 def test_an_epoch_has_every_window_at_most_once_and_the_next_is_ordered_anew() -> None:
     batches = loader()
     first, second = read(batches), read(batches)
-    flat = sum(first, [])
+    flat = flatten(first)
     assert len(flat) == len(set(flat)) == 21
     assert len(first) == len(batches) == 7
     assert first != second
@@ -45,8 +49,8 @@ def test_an_epoch_has_every_window_at_most_once_and_the_next_is_ordered_anew() -
 
 def test_validation_reads_every_window_once_in_order() -> None:
     batches = loader(shuffle=False)
-    assert sum(read(batches), []) == list(range(23))
-    assert sum(read(batches), []) == list(range(23))
+    assert flatten(read(batches)) == list(range(23))
+    assert flatten(read(batches)) == list(range(23))
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 6])
@@ -68,7 +72,7 @@ def test_each_global_batch_is_the_same_set_for_any_number_of_ranks(world_size: i
         read(loader(60, batch_size=batch_size // world_size, rank=rank, world_size=world_size))
         for rank in range(world_size)
     ]
-    together = [sorted(sum(step, [])) for step in map(list, zip(*ranks, strict=True))]
+    together = [sorted(flatten(step)) for step in map(list, zip(*ranks, strict=True))]
     assert together == [sorted(step) for step in alone]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-WORDS = "the a cat dog sees eats likes big small red green".split()
+WORDS = ["the", "a", "cat", "dog", "sees", "eats", "likes", "big", "small", "red", "green"]
 
 Fit = Callable[..., Path]
 

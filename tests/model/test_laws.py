@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.model.conftest import POSITIONS, VOCAB, network, stack
 
 from gpt4o_lit.model import KVCache, NormConfig, Transformer, TransformerConfig, count_parameters
+from tests.model.conftest import POSITIONS, VOCAB, network, stack
 
 HEADS = ({}, {"num_kv_heads": 2}, {"num_kv_heads": 1, "window": 3, "qk_norm": True})
 KINDS = ("decoder", "encoder_decoder")
@@ -50,7 +50,7 @@ def test_cached_rows_of_unequal_length_equal_each_row_alone(position, tokens):
     close(together[1], net(alone)[0, 3:])
 
 
-@pytest.mark.parametrize("kind", ("decoder", "encoder", "encoder_decoder"))
+@pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder_decoder"])
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("window", [None, 3])
 def test_packed_documents_equal_separate_documents(kind, position, window, tokens, source):
@@ -71,7 +71,7 @@ def test_packed_documents_equal_separate_documents(kind, position, window, token
     close(packed, torch.cat(separate, 1))
 
 
-@pytest.mark.parametrize("kind", ("decoder", "encoder"))
+@pytest.mark.parametrize("kind", ["decoder", "encoder"])
 def test_padding_is_seen_by_nobody(kind, tokens):
     net = network(kind)
     documents = torch.zeros_like(tokens)
@@ -80,7 +80,7 @@ def test_padding_is_seen_by_nobody(kind, tokens):
 
 
 @pytest.mark.parametrize("kernel", ["eager", "flex"])
-@pytest.mark.parametrize("position", ("rotary", "relative", "alibi"))
+@pytest.mark.parametrize("position", ["rotary", "relative", "alibi"])
 @pytest.mark.parametrize("heads", HEADS[:2], ids=str)
 @pytest.mark.parametrize("packed", [False, True])
 def test_kernels_agree(kernel, position, heads, packed, tokens):
@@ -136,7 +136,7 @@ def test_recomputing_activations_changes_no_gradient(kind, tokens, source):
         close(recomputed, plain)
 
 
-@pytest.mark.parametrize("kind", ("decoder", "encoder", "encoder_decoder"))
+@pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder_decoder"])
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("norm", ["rms", "layer"])
 def test_counted_parameters_are_those_of_the_network(kind, position, norm):
