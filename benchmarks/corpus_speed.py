@@ -1,4 +1,4 @@
-"""Corpus building against SentencePiece's own encoder on one core, and the speed of reading windows.
+"""Corpus building against SentencePiece's own encoder on one core, and the speed of windows.
 
     python benchmarks/corpus_speed.py [--sources python-stdlib] [--rounds 3]
 

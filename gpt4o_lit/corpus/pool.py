@@ -1,5 +1,6 @@
 """Spread jobs over worker processes, with a bounded number of them in memory."""
 
+import os
 import pickle
 import queue
 import subprocess
@@ -29,8 +30,11 @@ class Pool:
         self._queue: queue.Queue[Job | None] = queue.Queue(maxsize=max(1, num_workers // 2))
         self._error: str = ""
         command = [sys.executable, "-m", "gpt4o_lit.corpus.worker", str(tokenizer_path)]
+        # The workers do no linear algebra; a pool of threads for it only slows their start.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
         self._processes = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
             for _ in range(num_workers)
         ]
         self._threads = [

@@ -199,4 +199,6 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    """JSON with a line for each key: readable, and much faster than indent=1 on many sources."""
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
+    write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())

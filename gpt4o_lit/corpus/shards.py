@@ -64,11 +64,6 @@ def write_whole(path: Path, *parts: bytes) -> None:
         out.flush()
         os.fsync(out.fileno())
     part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class Shard:

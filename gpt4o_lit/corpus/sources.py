@@ -3,9 +3,10 @@
 import difflib
 import glob
 import hashlib
+import os
 import sysconfig
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,16 @@ class SourceFile:
 
     def changed(self) -> bool:
         """Whether the file on disk is another than the one that was listed."""
-        stat = Path(self.path).stat()
+        stat = os.stat(self.path)
         return (stat.st_size, stat.st_mtime_ns) != (self.size, self.mtime_ns)
 
 
 def split_suffix(path: str) -> tuple[str, str]:
     """`a.jsonl.gz` -> (`.jsonl`, `.gz`)."""
-    plain = Path(path)
-    packed = plain.suffix.lower() if plain.suffix.lower() in COMPRESSIONS else ""
-    return (Path(plain.stem) if packed else plain).suffix.lower(), packed
+    stem, suffix = os.path.splitext(path.lower())
+    if suffix in COMPRESSIONS:
+        return os.path.splitext(stem)[1], suffix
+    return suffix, ""
 
 
 def list_files(
@@ -66,7 +68,7 @@ def list_files(
         for source in sources:
             for name, path in _expand(source):
                 if path not in files:
-                    stat = Path(path).stat()
+                    stat = os.stat(path)
                     key = (path, stat.st_size, stat.st_mtime_ns)
                     files[path] = SourceFile(
                         name=name,
@@ -81,12 +83,12 @@ def list_files(
 
 def entries(files: Iterable[SourceFile]) -> list[dict[str, Any]]:
     """The files as plain data for a manifest."""
-    return [asdict(file) for file in files]
+    return [dict(vars(file)) for file in files]
 
 
 def _digest(path: str) -> str:
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
 
 
 def _expand(source: str) -> Iterator[tuple[str, str]]:
@@ -100,34 +102,37 @@ def _expand(source: str) -> Iterator[tuple[str, str]]:
                 f"source {source} must end in one of {' '.join(FORMATS)} (and .gz or .zst); "
                 "rename it"
             )
-        found = [place]
+        found = [str(place)]
     elif place.is_dir():
-        found = [file for file in place.rglob("*") if _readable(file)]
+        found = [path for path in _walk(str(place)) if split_suffix(path)[0] in FORMATS]
         if not found:
             raise ValueError(f"folder {source} holds no file that ends in {' '.join(FORMATS)}")
     elif glob.has_magic(source):
         matches = glob.glob(str(place), recursive=True)
-        found = [Path(file) for file in matches if _readable(Path(file))]
+        found = [p for p in matches if split_suffix(p)[0] in FORMATS and os.path.isfile(p)]
         if not found:
             raise FileNotFoundError(
                 f"glob {source} matches no file that ends in {' '.join(FORMATS)}"
             )
     else:
         raise FileNotFoundError(f"source {source} does not exist{nearest_name(place)}")
-    for file in sorted(found, key=lambda file: file.as_posix()):
-        yield file.as_posix(), str(file.resolve())
+    for path in sorted(found):
+        yield path, os.path.abspath(path)
 
 
-def _readable(file: Path) -> bool:
-    return split_suffix(file.name)[0] in FORMATS and file.is_file()
+def _walk(folder: str, left_out: Collection[str] = ()) -> Iterator[str]:
+    """Every file below the folder, but not below folders of the names left out."""
+    for place, inside, files in os.walk(folder, followlinks=False):
+        inside[:] = [name for name in inside if name not in left_out]
+        yield from (os.path.join(place, name) for name in files)
 
 
 def _python_stdlib() -> Iterator[tuple[str, str]]:
-    root = Path(sysconfig.get_path("stdlib"))
-    for file in sorted(root.rglob("*.py"), key=lambda file: file.as_posix()):
-        inside = file.relative_to(root)
-        if LEFT_OUT.isdisjoint(inside.parts) and not inside.parts[0].startswith("config-"):
-            yield f"{PYTHON_STDLIB}/{inside.as_posix()}", str(file)
+    root = sysconfig.get_path("stdlib")
+    for path in sorted(path for path in _walk(root, LEFT_OUT) if path.endswith(".py")):
+        inside = os.path.relpath(path, root).replace(os.sep, "/")
+        if not inside.startswith("config-"):
+            yield f"{PYTHON_STDLIB}/{inside}", path
 
 
 def nearest_name(path: Path) -> str:
