@@ -122,13 +122,18 @@ def litgpt(shape: Shape) -> tuple[nn.Module, Loss]:
     from litgpt import GPT, Config
     from litgpt.utils import chunked_cross_entropy
 
-    model = GPT(
-        Config(
-            block_size=shape.seq_len, vocab_size=shape.vocab_size,
-            padded_vocab_size=shape.vocab_size, n_layer=shape.num_layers, n_head=shape.num_heads, n_embd=shape.dim, bias=False,
-            parallel_residual=False, rotary_percentage=1.0,
-        )
-    )  # fmt: skip
+    config = Config(
+        block_size=shape.seq_len,
+        vocab_size=shape.vocab_size,
+        padded_vocab_size=shape.vocab_size,
+        n_layer=shape.num_layers,
+        n_head=shape.num_heads,
+        n_embd=shape.dim,
+        bias=False,
+        parallel_residual=False,
+        rotary_percentage=1.0,
+    )
+    model = GPT(config)
     return model, lambda tokens, targets: chunked_cross_entropy(model(tokens), targets)
 
 
