@@ -62,7 +62,7 @@ def read_documents(
     try:
         if file.format in (".jsonl", ".csv", ".parquet"):
             texts = read_rows(file, text_field, skips.handle, advance)
-            yield from (_small(text, len(text)) for text in texts if text)
+            yield from (_small(text, len(text.decode())) for text in texts if text)
         elif file.format == ".py" or documents == "file":
             yield from _whole_file(file, skips, advance)
         else:

@@ -21,6 +21,8 @@ Advance = Callable[[int], None]
 Handle = Callable[[str, str], None]
 LONGEST_LINE = 256 << 20
 BUFFER = 1 << 20
+# Little enough that even what packs a thousandfold unpacks to a few megabytes.
+PACKED = 1 << 14
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -51,11 +53,33 @@ def open_stream(file: SourceFile, advance: Advance) -> Iterator[Stream]:
         if file.compression == ".gz":
             yield io.BufferedReader(_Unpacked(gzip.GzipFile(fileobj=raw)), BUFFER)
         elif file.compression == ".zst":
-            decompressor = zstandard.ZstdDecompressor()
-            reader = decompressor.stream_reader(raw, read_across_frames=True, closefd=False)
-            yield io.BufferedReader(_Unpacked(reader), BUFFER)
+            yield io.BufferedReader(_Unpacked(_Frames(raw)), BUFFER)
         else:
             yield raw
+
+
+class _Frames:
+    """The zstd frames of a file in a row; unlike zstandard's reader it notices a missing end."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self._frame, self._fed = raw, zstandard.ZstdDecompressor().decompressobj(), False
+        self._ready = memoryview(b"")
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            packed = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._fed = zstandard.ZstdDecompressor().decompressobj(), False
+            packed = packed or self._raw.read(PACKED)
+            if not packed:
+                if self._fed:
+                    raise OSError("the last zstd frame has no end")
+                return 0
+            self._fed = True
+            self._ready = memoryview(self._frame.decompress(packed))
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
 
 
 class _Unpacked(io.RawIOBase):
