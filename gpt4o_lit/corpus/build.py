@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from gpt4o_lit.corpus.config import CorpusConfig
 from gpt4o_lit.corpus.corpus import SPLITS
-from gpt4o_lit.corpus.encode import Job, Part
+from gpt4o_lit.corpus.encode import Job
 from gpt4o_lit.corpus.pool import Pool
 from gpt4o_lit.corpus.route import Piece
 from gpt4o_lit.corpus.shards import ShardInfo, shard_name, whole_shard
@@ -34,7 +33,9 @@ class _Draft:
 
     index: int
     digest: Any
-    parts: list[Part] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
+    opens: bytearray = field(default_factory=bytearray)
+    closes: bytearray = field(default_factory=bytearray)
     size: int = 0
 
 
@@ -84,16 +85,18 @@ class Builder:
 
     def _add(self, piece: Piece, submit: Callable[[Job], None]) -> None:
         draft = self._drafts[piece.split]
-        draft.digest.update(piece.digest)
-        draft.digest.update(struct.pack("<Q??", len(piece.text), piece.opens, piece.closes))
-        draft.parts.append(Part(piece.text, piece.opens, piece.closes))
-        draft.size += len(piece.text)
+        size = len(piece.text)
+        draft.digest.update(b"%b%d,%d,%d;" % (piece.digest, size, piece.opens, piece.closes))
+        draft.texts.append(piece.text)
+        draft.opens.append(piece.opens)
+        draft.closes.append(piece.closes)
+        draft.size += size
         if draft.size >= self.limit:
             self._emit(piece.split, submit)
 
     def _emit(self, split: str, submit: Callable[[Job], None]) -> None:
         draft = self._drafts[split]
-        if not draft.parts:
+        if not draft.texts:
             return
         self._drafts[split] = self._draft(draft.index + 1)
         name = shard_name(split, draft.index)
@@ -101,8 +104,17 @@ class Builder:
         if info := whole_shard(self.folder / name, digest):
             self.infos[name] = info
             return
-        path = str(self.folder / name)
-        submit(Job(path, digest, draft.parts, self.config.add_bos, self.config.add_eos))
+        submit(
+            Job(
+                path=str(self.folder / name),
+                digest=digest,
+                texts=draft.texts,
+                opens=bytes(draft.opens),
+                closes=bytes(draft.closes),
+                add_bos=self.config.add_bos,
+                add_eos=self.config.add_eos,
+            )
+        )
 
     def _built(self, job: Job, info: ShardInfo) -> None:
         self.infos[Path(job.path).name] = info

@@ -26,7 +26,17 @@ class Document:
 
     digest: bytes
     num_chars: int
-    pieces: Callable[[], Iterator[bytes]]
+    text: bytes | None
+    """The text of a document that is not large."""
+    blocks: Callable[[], Iterator[bytes]] | None = None
+    """Reads a large one anew."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The text, a large one in blocks."""
+        if self.text is not None:
+            return iter((self.text,))
+        assert self.blocks
+        return self.blocks()
 
 
 @dataclass(slots=True)
@@ -76,7 +86,7 @@ def read_documents(
 
 
 def _small(data: bytes, num_chars: int) -> Document:
-    return Document(digest_of(data), num_chars, lambda: iter((data,)))
+    return Document(digest_of(data), num_chars, data)
 
 
 def _whole_file(
@@ -101,7 +111,7 @@ def _whole_file(
         skips.handle("not UTF-8", error.reason)
         advance(file.size)
         return
-    yield Document(digest, num_chars, lambda: _blocks(file, advance))
+    yield Document(digest, num_chars, None, lambda: _blocks(file, advance))
 
 
 def _scan(file: SourceFile) -> tuple[bytes, int]:

@@ -17,41 +17,39 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A document, or the piece of one that fell into this shard."""
-
-    text: bytes
-    opens: bool
-    closes: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """All that one shard is made from."""
 
     path: str
     digest: str
-    parts: list[Part]
+    texts: list[bytes]
+    """Documents, and the pieces of long ones that fell into this shard."""
+    opens: bytes
+    """1 for each text that opens a document, else 0."""
+    closes: bytes
+    """1 for each text that closes a document, else 0."""
     add_bos: bool
     add_eos: bool
 
 
 def run_job(job: Job, tokenizer: Tokenizer) -> ShardInfo:
     """Encode the parts and write the shard."""
-    tokens, starts = encode_parts(job.parts, tokenizer, job.add_bos, job.add_eos)
+    opens, closes = (np.frombuffer(flags, dtype=bool) for flags in (job.opens, job.closes))
+    bos, eos = opens & job.add_bos, closes & job.add_eos
+    tokens, begins = encode_texts(job.texts, bos, eos, tokenizer)
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    num_bytes = sum(len(part.text) for part in job.parts)
-    return write_shard(Path(job.path), job.digest, tokens.astype(dtype), starts, num_bytes)
+    num_bytes = sum(map(len, job.texts))
+    return write_shard(Path(job.path), job.digest, tokens.astype(dtype), begins[opens], num_bytes)
 
 
-def encode_parts(
-    parts: list[Part], tokenizer: Tokenizer, add_bos: bool, add_eos: bool
+def encode_texts(
+    texts: list[bytes], bos: Array, eos: Array, tokenizer: Tokenizer
 ) -> tuple[Array, Array]:
-    """Tokens with bos before and eos behind each document, and where documents start."""
-    flat, lengths = _encode_texts([part.text for part in parts], tokenizer)
-    opens = np.array([part.opens for part in parts], dtype=bool)
-    bos = opens & add_bos
-    eos = np.array([part.closes for part in parts], dtype=bool) & add_eos
+    """All tokens in a row, and where each text begins.
+
+    `bos` and `eos` are bool (texts,): which texts have these pieces around them.
+    """
+    flat, lengths = _encode_units(texts, tokenizer)
     totals = lengths + bos + eos
     ends = np.cumsum(totals)
     begins = ends - totals
@@ -60,10 +58,10 @@ def encode_parts(
     tokens[np.arange(len(flat)) + np.repeat(shift, lengths)] = flat
     tokens[begins[bos]] = tokenizer.bos_id
     tokens[ends[eos] - 1] = tokenizer.eos_id
-    return tokens, begins[opens]
+    return tokens, begins
 
 
-def _encode_texts(texts: list[bytes], tokenizer: Tokenizer) -> tuple[Array, Array]:
+def _encode_units(texts: list[bytes], tokenizer: Tokenizer) -> tuple[Array, Array]:
     """All ids in a row, and the number of ids of each text; encoded a batch at a time."""
     flats: list[Array] = []
     lengths = np.zeros(len(texts), dtype=np.int64)

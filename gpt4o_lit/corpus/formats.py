@@ -115,7 +115,7 @@ def _jsonl(stream: Stream, name: str, text_field: str, handle: Handle) -> Iterat
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode())
         except UnicodeDecodeError as error:
             handle("not UTF-8", f"{name}:{number} is not UTF-8 ({error.reason}); convert the file")
             continue

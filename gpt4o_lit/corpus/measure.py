@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt4o_lit.corpus.documents import Skips, read_documents
-from gpt4o_lit.corpus.encode import Part, encode_parts
+from gpt4o_lit.corpus.encode import encode_texts
 from gpt4o_lit.corpus.sources import list_files
 from gpt4o_lit.tokenizer import SentencePieceTokenizer, Tokenizer
 
@@ -41,12 +41,13 @@ def measure(tokenizer: Tokenizer, sources: list[str], text_field: str = "text") 
     is_byte = np.zeros(tokenizer.vocab_size, dtype=bool)
     if isinstance(tokenizer, SentencePieceTokenizer):
         is_byte[:] = [tokenizer.is_byte(id) for id in range(tokenizer.vocab_size)]
+    nothing = np.zeros(1, dtype=bool)
     rows = []
     for file in list_files({"": sources}):
         counts = np.zeros(4, dtype=np.int64)
         for document in read_documents(file, "file", text_field, Skips(), lambda _: None):
             for text in document.pieces():
-                ids, _ = encode_parts([Part(text, True, True)], tokenizer, False, False)
+                ids, _ = encode_texts([text], nothing, nothing, tokenizer)
                 unknown = 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
                 counts += (len(text), len(ids), unknown, int(is_byte[ids].sum()))
         num_bytes, num_tokens, num_unknown, num_byte_pieces = map(int, counts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gpt4o_lit.corpus.config import CorpusConfig
 from gpt4o_lit.corpus.documents import Document, Skips, read_documents
@@ -9,8 +10,7 @@ from gpt4o_lit.corpus.seen import Seen
 from gpt4o_lit.corpus.sources import SourceFile
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A run of text of one document in one split; a long document has many."""
 
     split: str
@@ -33,13 +33,19 @@ class Router:
     def pieces(self, advance: Callable[[int], None]) -> Iterator[Piece]:
         """The pieces; `advance` is told how many bytes of the files were read."""
         seen = Seen() if self.config.deduplicate else None
+        valid, test = self.config.valid_share, self.config.test_share
         for file in self.files:
+            by_position = self.config.split == "position" and not file.split
             for document in self._documents(file, advance):
                 # Test and valid files come first and stay whole; train loses what they hold.
                 if seen and not seen.add(document.digest) and not file.split:
                     self.num_duplicates += 1
                     continue
-                yield from _flagged(self._parts(document, file.split), document.digest)
+                if document.text is None or by_position:
+                    yield from _flagged(self._parts(document, file.split), document.digest)
+                else:  # the same in short, for text of very many documents
+                    split = file.split or split_by_hash(document.digest, valid, test)
+                    yield Piece(split, document.text, True, True, document.digest)
             if file.changed():
                 raise ValueError(f"{file.name} changed while it was read; run the command again")
 

@@ -4,6 +4,7 @@ Plain pipes and no `multiprocessing`: the caller's main module is never imported
 process is forked under running threads, and a killed caller ends the pipe and so the worker.
 """
 
+import gc
 import pickle
 import sys
 from typing import BinaryIO
@@ -14,6 +15,8 @@ from gpt4o_lit.tokenizer import load_tokenizer
 
 def main(tokenizer_path: str, jobs: BinaryIO, results: BinaryIO) -> None:
     """Do jobs until the pipe ends; a result is a ShardInfo, or the error as a string."""
+    # Nothing here makes cycles, and looking for them among millions of ids takes long.
+    gc.disable()
     tokenizer = load_tokenizer(tokenizer_path)
     while True:
         try:
