@@ -48,7 +48,11 @@ class PackedDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Build the corpus, or see in under a second that it stands."""
         prepare(
-            self.corpus_config, self.tokenizer_recipe, self.directory, num_workers=self.num_workers
+            self.corpus_config,
+            self.tokenizer_recipe,
+            self.directory,
+            num_workers=self.num_workers,
+            progress=True,
         )
 
     def setup(self, stage: str) -> None:

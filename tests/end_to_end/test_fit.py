@@ -156,3 +156,17 @@ def test_generate_writes_behind_a_prompt(config: Path, capsys: pytest.CaptureFix
     assert first.startswith("the cat ")
     assert main(call) == 0
     assert capsys.readouterr().out == first
+
+
+def test_wandb_offline_and_tensorboard_write_into_the_run(config: Path) -> None:
+    run = fit(config, "run", "--config", "with/wandb", "--config", "with/tensorboard")
+    assert list(run.glob("wandb/offline-run-*"))
+    assert list(run.glob("tensorboard/events.out.tfevents.*"))
+    assert (run / "config.yaml").is_file()
+    assert not Path("config.yaml").exists()
+
+
+def test_a_checkpoint_is_plain_data(config: Path) -> None:
+    run = fit(config, "run")
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["transformer_config"]["decoder"]["num_layers"] == 2
