@@ -5,14 +5,6 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from reference.objective_twins import (
-    causal_twin,
-    fim_twin,
-    masked_twin,
-    prefix_twin,
-    runs,
-    spans_twin,
-)
 from torch import Tensor
 
 from gpt4o_lit.objectives import (
@@ -23,6 +15,14 @@ from gpt4o_lit.objectives import (
     PrefixLM,
     SpanCorruption,
     Vocabulary,
+)
+from tests.reference.objective_twins import (
+    causal_twin,
+    fim_twin,
+    masked_twin,
+    prefix_twin,
+    runs,
+    spans_twin,
 )
 
 Windows = tuple[Tensor, Tensor]
