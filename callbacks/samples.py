@@ -1,5 +1,6 @@
 """samples.md: what the network writes as it learns."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ class Samples(Callback):
     An encoder fills in each `<mask>` of its prompts. Training is the same with and without samples.
 
     Args:
-        prompts: Texts to go on with. Default: the beginning of the validation text.
+        prompts: Texts to go on with. Default: the beginnings of the first validation documents.
         max_new_tokens: Tokens to write for each.
         temperature: 0 is greedy.
         every_n_validations: Write after each n-th validation.
@@ -30,6 +31,8 @@ class Samples(Callback):
         every_n_validations: int = 1,
         enabled: bool = True,
     ) -> None:
+        if every_n_validations < 1:
+            raise ValueError(f"every_n_validations ({every_n_validations}) must be at least 1")
         self.prompts = prompts
         self.config = SamplingConfig(max_new_tokens=max_new_tokens, temperature=temperature)
         self.every_n_validations, self.enabled = every_n_validations, enabled
@@ -43,12 +46,13 @@ class Samples(Callback):
         if not trainer.is_global_zero or self._validations % self.every_n_validations:
             return
         transformer: Any = pl_module.transformer
-        training = transformer.training
+        modes = [(part, part.training) for part in transformer.modules()]
         transformer.eval()
         try:
             sections = self._sections(trainer, transformer)
         finally:
-            transformer.train(training)
+            for part, training in modes:  # each its own: some may be frozen in evaluation mode
+                part.training = training
         loss = trainer.callback_metrics.get("val/loss", torch.tensor(float("nan")))
         title = f"## Step {trainer.global_step}, validation loss {float(loss):.4f}\n\n"
         with (Path(trainer.default_root_dir) / "samples.md").open("a", encoding="utf-8") as file:
@@ -57,11 +61,19 @@ class Samples(Callback):
     def _sections(self, trainer: Trainer, transformer: Any) -> list[str]:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         tokenizer = datamodule.tokenizer
-        prompts = self.prompts or _beginnings(datamodule, masked=transformer.decoder is None)
+        corpus_config = getattr(datamodule, "corpus_config", None)
+        add_bos = getattr(corpus_config, "add_bos", False)  # other data modules add none
+        prompts = self.prompts
+        if prompts is None:
+            prompts = beginnings(
+                datamodule,
+                masked=transformer.decoder is None,
+                num_tokens=min(16, transformer.config.max_seq_len // 2),
+            )
         if transformer.decoder is None:
-            texts = [fill(transformer, tokenizer, prompt) for prompt in prompts]
+            texts = [fill(transformer, tokenizer, prompt, add_bos=add_bos) for prompt in prompts]
         else:
-            texts = generate(transformer, tokenizer, prompts, self.config)
+            texts = generate(transformer, tokenizer, prompts, self.config, add_bos=add_bos)
         joined = transformer.decoder is not None and transformer.encoder is None
         return [
             fenced(prompt + text if joined else f"{prompt}\n-->\n{text}")
@@ -77,11 +89,24 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def _beginnings(datamodule: Any, masked: bool, num_tokens: int = 16) -> list[str]:
-    """The first tokens of the validation text, every fifth of them hidden for an encoder."""
-    window = datamodule.corpus.split("valid").windows([0], max(num_tokens, 1))[0][0]
-    ids = window[:num_tokens].tolist()
-    if not masked:
-        return [datamodule.tokenizer.decode(ids)]
-    parts = [datamodule.tokenizer.decode(ids[i : i + 4]) for i in range(0, len(ids), 5)]
-    return ["<mask>".join(parts)]
+def beginnings(
+    datamodule: Any, masked: bool, num_documents: int = 3, num_tokens: int = 16
+) -> list[str]:
+    """The first tokens of the first validation documents, every fifth hidden for an encoder."""
+    split, tokenizer = datamodule.corpus.split("valid"), datamodule.tokenizer
+    starts = [*split.document_starts[: num_documents + 1].tolist(), split.num_tokens]
+    prompts = []
+    for start, end in pairwise(starts[: num_documents + 1]):
+        tokens = split.tokens(start, min(start + num_tokens, end)).tolist()
+        ids = [id for id in tokens if id not in (tokenizer.bos_id, tokenizer.eos_id)]
+        if masked:
+            prompts.append(with_masks(tokenizer, ids))
+        else:
+            prompts.append(tokenizer.decode(ids).rstrip("\ufffd"))
+    return prompts
+
+
+def with_masks(tokenizer: Any, ids: list[int]) -> str:
+    """The text of the ids with each fifth hidden, or, of four and fewer, a mask behind them."""
+    parts = [tokenizer.decode(ids[i : i + 4]) for i in range(0, len(ids), 5)]
+    return "<mask>".join(parts) if len(ids) > 5 else "".join(parts) + "<mask>"

@@ -1,17 +1,20 @@
 """`gpt4o-lit generate RUN`: let a trained run write."""
 
 import argparse
+import contextlib
 import json
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 from gpt4o_lit.generation import SamplingConfig, fill, generate, stream
 from gpt4o_lit.interop.run import OpenedRun, open_run
 
 EXAMPLE = """examples:
   gpt4o-lit generate runs/quickstart/TIME --prompt "def main():" --temperature 0
-  gpt4o-lit generate runs/quickstart/TIME --prompts prompts.txt --output answers.jsonl"""
+  gpt4o-lit generate runs/quickstart/TIME --prompts prompts.txt --output answers.jsonl
+  gpt4o-lit generate runs/encoder_tiny/TIME --prompt "def <mask>(self):" --checkpoint last"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,20 +26,26 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", help="the directory that `fit` made")
+    parser.add_argument("run", metavar="RUN", help="the directory that `fit` made")
     parser.add_argument("--prompt", help="the text to go on with")
     parser.add_argument("--prompts", help="a file with a prompt a line, or .jsonl with `prompt`")
     parser.add_argument("--output", help="write prompt and completion to this .jsonl file")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--no-stream", action="store_true", help="show the text when it is whole")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="best by validation; a run that was never validated has its last alone",
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="prompts written at once")
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--max_new_tokens", type=int, default=128, help="most tokens to write")
     parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest")
-    parser.add_argument("--top_k", type=int)
-    parser.add_argument("--top_p", type=float)
-    parser.add_argument("--min_p", type=float)
-    parser.add_argument("--repetition_penalty", type=float, default=1.0)
+    parser.add_argument("--top_k", type=int, help="choose among the k likeliest, such as 50")
+    parser.add_argument("--top_p", type=float, help="choose among the likeliest, such as 0.9")
+    parser.add_argument("--min_p", type=float, help="at least this share of the likeliest")
+    parser.add_argument("--repetition_penalty", type=float, default=1.0, help="1: none")
     parser.add_argument("--stop", nargs="*", default=[], help="stop before any of these strings")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="the same seed, the same text")
     return parser
 
 
@@ -50,41 +59,69 @@ def main(argv: list[str]) -> int:
     )
     if (args.prompt is None) == (args.prompts is None):
         raise ValueError("give either --prompt TEXT or --prompts FILE")
-    run = open_run(args.run, args.checkpoint)
-    if args.prompt is not None and args.output is None:
-        return _show(run, args.prompt, config)
+    if args.batch_size < 1:
+        raise ValueError(f"batch_size ({args.batch_size}) must be at least 1; set it to 8")
     prompts = [args.prompt] if args.prompt is not None else read_prompts(Path(args.prompts))
-    lines = []
-    for start in range(0, len(prompts), args.batch_size):
-        batch = prompts[start : start + args.batch_size]
-        if run.transformer.decoder is None:
-            texts = [fill(run.transformer, run.tokenizer, prompt) for prompt in batch]
-        else:
-            texts = generate(run.transformer, run.tokenizer, batch, config)
-        lines += [{"prompt": p, "completion": t} for p, t in zip(batch, texts, strict=True)]
-        print(f"{len(lines)}/{len(prompts)} prompts", file=sys.stderr)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    if args.output is None:
-        print(text, end="")
+    run = open_run(args.run, args.checkpoint)
+    if run.checkpoint.stem != args.checkpoint:
+        print(f"no {args.checkpoint}.ckpt yet; taking {run.checkpoint}", file=sys.stderr)
+    start = time.perf_counter()
+    if args.prompt is not None and args.output is None:
+        count = _show(run, args.prompt, config, whole=args.no_stream)
     else:
-        Path(args.output).write_text(text, encoding="utf-8")
-    return 0
-
-
-def _show(run: OpenedRun, prompt: str, config: SamplingConfig) -> int:
-    if run.transformer.decoder is None:
-        print(fill(run.transformer, run.tokenizer, prompt))
-        return 0
-    print(prompt if run.transformer.encoder is None else "", end="", flush=True)
-    start, written = time.perf_counter(), ""
-    for piece in stream(run.transformer, run.tokenizer, prompt, config):
-        written += piece
-        print(piece, end="", flush=True)
-    print()
-    count = len(run.tokenizer.encode(written))
+        # Opened before anything is written by the network, so that a bad path costs no time.
+        with contextlib.ExitStack() as files:
+            file = sys.stdout
+            if args.output is not None:
+                file = files.enter_context(Path(args.output).open("w", encoding="utf-8"))
+            count = _write(run, prompts, config, args.batch_size, file)
     speed = count / max(time.perf_counter() - start, 1e-9)
     print(f"{count} tokens, {speed:,.0f} tokens/s, {run.checkpoint}", file=sys.stderr)
     return 0
+
+
+def _write(
+    run: OpenedRun, prompts: list[str], config: SamplingConfig, batch_size: int, file: TextIO
+) -> int:
+    """A line of JSON per prompt, a batch at a time; the number of tokens in them."""
+    count = 0
+    for start in range(0, len(prompts), batch_size):
+        batch = prompts[start : start + batch_size]
+        if run.transformer.decoder is None:
+            texts = [_fill(run, prompt) for prompt in batch]
+        else:
+            texts = generate(run.transformer, run.tokenizer, batch, config, add_bos=run.add_bos)
+        for prompt, text in zip(batch, texts, strict=True):
+            line = {"prompt": prompt, "completion": text}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.flush()
+        count += sum(map(len, run.tokenizer.encode_batch(texts)))
+        print(f"{start + len(batch)}/{len(prompts)} prompts", file=sys.stderr)
+    return count
+
+
+def _show(run: OpenedRun, prompt: str, config: SamplingConfig, *, whole: bool) -> int:
+    """Print what the network makes of one prompt; the number of tokens in it."""
+    if run.transformer.decoder is None:
+        written = _fill(run, prompt)
+        print(written)
+        return len(run.tokenizer.encode(written))
+    pieces = stream(run.transformer, run.tokenizer, prompt, config, add_bos=run.add_bos)
+    if whole:
+        pieces = iter(["".join(pieces)])
+    # Asked for before the prompt is shown, so that a refusal is one line and nothing else.
+    written = next(pieces, "")
+    print(prompt if run.transformer.encoder is None else "", end="")
+    print(written, end="", flush=True)
+    for piece in pieces:
+        written += piece
+        print(piece, end="", flush=True)
+    print()
+    return len(run.tokenizer.encode(written))
+
+
+def _fill(run: OpenedRun, text: str) -> str:
+    return fill(run.transformer, run.tokenizer, text, add_bos=run.add_bos)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -93,15 +130,20 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         ValueError: the file holds no prompt, or a line has none; the line is named.
     """
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(lines):
-            try:
-                lines[number] = json.loads(line)["prompt"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f'{path}:{number + 1} is not JSON with a field "prompt"; mend the line'
-                ) from error
-    if not lines:
+    prompts = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if line.strip():
+            prompts.append(_prompt(line, f"{path}:{number}") if path.suffix == ".jsonl" else line)
+    if not prompts:
         raise ValueError(f"{path} holds no prompt; write one a line")
-    return lines
+    return prompts
+
+
+def _prompt(line: str, place: str) -> str:
+    try:
+        prompt = json.loads(line)["prompt"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f'{place} is not JSON with a field "prompt"; mend the line') from error
+    if not isinstance(prompt, str):
+        raise ValueError(f"{place} has a prompt ({prompt!r}) that is no text; write it in quotes")
+    return prompt

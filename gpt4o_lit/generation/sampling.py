@@ -44,6 +44,8 @@ class SamplingConfig:
             raise ValueError(
                 f"repetition_penalty ({self.repetition_penalty}) must be above 0; 1 is none"
             )
+        if "" in self.stop:
+            raise ValueError("stop holds an empty string, which is everywhere; leave it out")
 
 
 def sample(
@@ -67,8 +69,9 @@ def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
 def restrict(logits_BV: Tensor, config: SamplingConfig) -> Tensor:
     """Set the scores of what top_k, top_p and min_p leave out to minus infinity."""
     if config.top_k is not None and config.top_k < logits_BV.shape[-1]:
-        least = logits_BV.topk(config.top_k).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < least, float("-inf"))
+        kept = logits_BV.topk(config.top_k)  # exactly k, also where scores are equal
+        nothing_BV = torch.full_like(logits_BV, float("-inf"))
+        logits_BV = nothing_BV.scatter(1, kept.indices, kept.values)
     if config.top_p is not None:
         ordered, indices = logits_BV.softmax(-1).sort(descending=True)
         before = ordered.cumsum(-1) - ordered

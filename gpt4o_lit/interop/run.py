@@ -1,12 +1,16 @@
 """Opens what `fit` left: the network and the tokenizer of a run."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
+from torch import Tensor
 
 from gpt4o_lit.model import Transformer, TransformerConfig
+from gpt4o_lit.model.position import AlibiBias, Rotary
 from gpt4o_lit.run_directory import RunDirectory
 from gpt4o_lit.tokenizer import Tokenizer, load_tokenizer
 
@@ -22,13 +26,17 @@ class OpenedRun:
     tokenizer: Tokenizer
     checkpoint: Path
     """The file that the weights are from."""
+    path: Path
+    """The run's directory."""
+    add_bos: bool
+    """Whether the corpus of the run has bos before each document."""
 
 
 def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> OpenedRun:
     """The network and tokenizer of a run's directory.
 
     `best` is the checkpoint with the lowest validation loss; a run that has not been validated yet
-    has none, and its last one is taken.
+    has none, and its last one is taken; `checkpoint` of the result tells which.
 
     Raises:
         FileNotFoundError: no run there, or no checkpoint yet.
@@ -38,7 +46,7 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
     file = run.checkpoints / "best.ckpt"
     if checkpoint == "last" or not file.is_file():
         file = run.last_checkpoint
-    saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    saved = _load(file)
     if "transformer_config" not in saved:
         raise ValueError(f"{file} has no transformer_config; give a directory that `fit` made")
     config = TransformerConfig.from_dict(saved["transformer_config"])
@@ -47,6 +55,47 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
         for name, weight in saved["state_dict"].items()
         if name.startswith(PREFIX)
     }
-    transformer = Transformer(config)
+    transformer = _filled(config, weights, file)
+    tokenizer = load_tokenizer(run.path / "tokenizer")
+    return OpenedRun(transformer.eval(), tokenizer, file, run.path, _adds_bos(run.config))
+
+
+def _load(file: Path) -> dict[str, Any]:
+    """A checkpoint's plain data, its weights left on disk until they are read."""
+    try:
+        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{file} is no checkpoint that can be read, or was cut off; take another checkpoint"
+        ) from error
+    return saved
+
+
+def _filled(config: TransformerConfig, weights: dict[str, Tensor], file: Path) -> Transformer:
+    """The network with these weights; nothing is drawn at random and memory is taken once."""
+    with torch.device("meta"):
+        transformer = Transformer(config)
+    shapes = {name: weight.shape for name, weight in transformer.state_dict().items()}
+    found = {name: weight.shape for name, weight in weights.items()}
+    unfit = sorted(n for n in shapes.keys() | found.keys() if shapes.get(n) != found.get(n))
+    if unfit:
+        raise ValueError(
+            f"{file}: {len(unfit)} weights do not fit its transformer_config, the first is "
+            f"{unfit[0]}; use the version of gpt4o-lit that wrote it"
+        )
+    transformer.to_empty(device="cpu")
+    if config.tie_embeddings:
+        transformer.head.weight = transformer.tokens.weight
     transformer.load_state_dict(weights)
-    return OpenedRun(transformer.eval(), load_tokenizer(run.path / "tokenizer"), file)
+    for part in transformer.modules():
+        if isinstance(part, Rotary | AlibiBias):
+            part.reset_buffers()
+    return transformer
+
+
+def _adds_bos(config: Path) -> bool:
+    """What config.yaml says of the corpus; a data module of another kind adds none."""
+    values: Any = yaml.safe_load(config.read_text(encoding="utf-8"))
+    for name in ("data", "init_args", "corpus", "add_bos"):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values is True

@@ -32,6 +32,10 @@ def test_top_k_keeps_the_k_likeliest(top_k: int) -> None:
         assert ours == set(row.argsort(descending=True)[:top_k].tolist())
 
 
+def test_top_k_keeps_exactly_k_of_equal_scores() -> None:
+    assert [len(row) for row in kept(SamplingConfig(top_k=2), torch.zeros(3, 9))] == [2, 2, 2]
+
+
 @pytest.mark.parametrize("min_p", [0.05, 0.5, 1.0])
 def test_min_p_keeps_what_is_likely_beside_the_likeliest(min_p: float) -> None:
     logits = torch.randn(3, 20)
@@ -63,6 +67,7 @@ def test_samples_follow_the_distribution() -> None:
         ({"top_p": 1.5}, "above 0 and at most 1"),
         ({"max_new_tokens": 0}, "at least 1"),
         ({"repetition_penalty": 0.0}, "1 is none"),
+        ({"stop": ("a", "")}, "empty string"),
     ],
 )
 def test_nonsense_is_refused(fields: dict, message: str) -> None:

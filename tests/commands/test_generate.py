@@ -1,0 +1,186 @@
+"""The verb `generate` and `open_run`, on a run directory made on the spot."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from gpt4o_lit.__main__ import main
+from gpt4o_lit.generation import SamplingConfig, fill, generate
+from gpt4o_lit.interop.run import open_run
+from gpt4o_lit.model import (
+    AttentionConfig,
+    PositionConfig,
+    StackConfig,
+    Transformer,
+    TransformerConfig,
+)
+from gpt4o_lit.tokenizer import ByteTokenizer
+
+tokenizer = ByteTokenizer()
+GREEDY = SamplingConfig(max_new_tokens=8, temperature=0)
+FLAGS = ["--max_new_tokens", "8", "--temperature", "0"]
+MakeRun = Callable[..., tuple[Path, Transformer]]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """A run directory as `fit` leaves it, and the network in it."""
+
+    def make(
+        kind: str = "decoder",
+        checkpoint: str = "best",
+        position: PositionConfig | None = None,
+        tied: bool = True,
+        add_bos: bool = False,
+    ) -> tuple[Path, Transformer]:
+        stack = StackConfig(
+            num_layers=1,
+            dim=16,
+            attention=AttentionConfig(num_heads=2),
+            position=position or PositionConfig(),
+        )
+        config = TransformerConfig(
+            encoder=stack if kind != "decoder" else None,
+            decoder=stack if kind != "encoder" else None,
+            vocab_size=tokenizer.vocab_size,
+            max_seq_len=32,
+            tie_embeddings=tied,
+            init_std=0.3,
+        )
+        net, run = Transformer(config).eval(), tmp_path / "run"
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        tokenizer.save(run / "tokenizer")
+        settings = {"data": {"init_args": {"corpus": {"add_bos": add_bos}}}}
+        (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        state = {f"transformer.{name}": weight for name, weight in net.state_dict().items()}
+        saved = {"state_dict": state, "transformer_config": config.to_dict()}
+        torch.save(saved, run / "checkpoints" / f"{checkpoint}.ckpt")
+        return run, net
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["rotary", "alibi", "relative", "learned"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_opened_run_is_the_network_that_was_saved(
+    kind: str, tied: bool, make_run: MakeRun
+) -> None:
+    run, net = make_run(position=PositionConfig(kind=kind), tied=tied)  # type: ignore[arg-type]
+    opened = open_run(run).transformer
+    tokens = torch.arange(20)[None]
+    assert torch.equal(opened(tokens), net(tokens))
+    assert (opened.head.weight is opened.tokens.weight) == tied
+    assert not opened.training
+
+
+def test_opening_a_run_draws_nothing_at_random(make_run: MakeRun) -> None:
+    run, _ = make_run()
+    before = torch.get_rng_state()
+    open_run(run)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_never_validated_gives_its_last_and_says_so(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = make_run(checkpoint="last")
+    assert open_run(run).checkpoint == run / "checkpoints" / "last.ckpt"
+    assert main(["generate", str(run), "--prompt", "ab", *FLAGS]) == 0
+    assert "no best.ckpt yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-stream"]])
+@pytest.mark.parametrize("add_bos", [False, True])
+def test_a_prompt_is_shown_with_what_comes_behind_it(
+    flags: list[str], add_bos: bool, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, net = make_run(add_bos=add_bos)
+    assert main(["generate", str(run), "--prompt", "ab", *FLAGS, *flags]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"ab{generate(net, tokenizer, ['ab'], GREEDY, add_bos=add_bos)[0]}\n"
+    assert "tokens/s" in shown.err
+
+
+@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
+def test_a_file_of_prompts_becomes_a_file_of_answers(
+    suffix: str, make_run: MakeRun, tmp_path: Path
+) -> None:
+    run, net = make_run("encoder_decoder")
+    prompts = ["ab", "longer prompt", "x"]
+    lines = prompts if suffix == "txt" else [json.dumps({"prompt": p}) for p in prompts]
+    source, output = tmp_path / f"prompts.{suffix}", tmp_path / "answers.jsonl"
+    source.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    call = ["generate", str(run), "--prompts", str(source), "--output", str(output), *FLAGS]
+    assert main([*call, "--batch_size", "2"]) == 0
+    answers = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    texts = generate(net, tokenizer, prompts, GREEDY)
+    assert answers == [{"prompt": p, "completion": t} for p, t in zip(prompts, texts, strict=True)]
+
+
+def test_an_encoder_fills_the_masks_of_a_prompt(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, net = make_run("encoder")
+    assert main(["generate", str(run), "--prompt", "a<mask>b"]) == 0
+    assert capsys.readouterr().out == fill(net, tokenizer, "a<mask>b") + "\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "give either --prompt TEXT or --prompts FILE"),
+        (["--prompt", "a" * 40], "more than max_seq_len (32); shorten it"),
+        (["--prompt", "a", "--batch_size", "0"], "set it to 8"),
+        (["--prompt", "a", "--output", "nowhere/x.jsonl"], "nowhere/x.jsonl"),
+        (["--prompts", "bad.jsonl"], 'bad.jsonl:3 is not JSON with a field "prompt"'),
+        (["--prompts", "number.jsonl"], "number.jsonl:1 has a prompt (3) that is no text"),
+        (["--prompts", "empty.txt"], "holds no prompt"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    flags: list[str],
+    message: str,
+    make_run: MakeRun,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, _ = make_run()
+    monkeypatch.chdir(tmp_path)
+    Path("bad.jsonl").write_text('{"prompt": "a"}\n\nnonsense\n', encoding="utf-8")
+    Path("number.jsonl").write_text('{"prompt": 3}\n', encoding="utf-8")
+    Path("empty.txt").write_text("\n", encoding="utf-8")
+    assert main(["generate", str(run), *flags]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.out == ""
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(make_run: MakeRun) -> None:
+    run, net = make_run()
+    file = run / "checkpoints" / "best.ckpt"
+    state = {f"transformer.{name}": weight for name, weight in net.state_dict().items()}
+    state["transformer.strange.weight"] = torch.ones(1)
+    config = net.config.to_dict()
+    torch.save({"state_dict": state, "transformer_config": config}, file)
+    with pytest.raises(ValueError, match=r"1 weights do not fit .* first is strange\.weight"):
+        open_run(run)
+    torch.save({"state_dict": state}, file)
+    with pytest.raises(ValueError, match="has no transformer_config"):
+        open_run(run)
+    file.write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="no checkpoint that can be read"):
+        open_run(run)
+
+
+def test_no_run_and_no_checkpoint_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no run directory"):
+        open_run(tmp_path / "nothing")
+    run, _ = make_run()
+    (run / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
+        open_run(run)
