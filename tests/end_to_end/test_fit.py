@@ -74,6 +74,18 @@ def test_a_run_that_was_stopped_equals_one_that_never_was(config: Path) -> None:
     assert [row["train/loss"] for row in metrics[0]] == [row["train/loss"] for row in metrics[1]]
 
 
+def test_a_run_resumed_by_another_process_equals_one_that_never_was_stopped(config: Path) -> None:
+    def process(*arguments: str) -> None:
+        command = [sys.executable, "-m", "gpt4o_lit", "fit", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    process("--config", str(config), "--run_dir", "whole")
+    process("--config", str(config), "--run_dir", "stopped", "--trainer.max_steps", "3")
+    process("--resume", "stopped", "--trainer.max_steps", "6")
+    assert_equal(weights(Path("whole")), weights(Path("stopped")), atol=0)
+
+
 def test_flags_outrank_the_config_of_a_run_that_goes_on(config: Path) -> None:
     fit(config, "run", "--trainer.max_steps", "3")
     lr = "--model.init_args.optimizer.init_args.weight_decay"

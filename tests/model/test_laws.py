@@ -10,7 +10,10 @@ from tests.model.conftest import POSITIONS, VOCAB, network, stack
 
 HEADS = ({}, {"num_kv_heads": 2}, {"num_kv_heads": 1, "window": 3, "qk_norm": True})
 KINDS = ("decoder", "encoder_decoder")
-close = lambda a, b: torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)  # noqa: E731
+
+
+def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -20,7 +23,7 @@ def test_future_tokens_change_nothing_in_the_past(position, heads, tokens):
     changed = tokens.clone()
     changed[:, 8] = (changed[:, 8] + 1) % VOCAB
     before, after = net(tokens), net(changed)
-    close(before[:, :8], after[:, :8])
+    assert_close(before[:, :8], after[:, :8])
     assert (before[:, 8] - after[:, 8]).abs().max() > 1e-3
 
 
@@ -34,7 +37,7 @@ def test_cached_decoding_equals_full_forward(kind, position, heads, tokens, sour
     parts = [net(tokens[:, :5], source_BS=source, cache=cache)]
     parts += [net(tokens[:, i : i + 1], cache=cache) for i in (5, 6)]
     parts += [net(tokens[:, 7:], cache=cache)]
-    close(torch.cat(parts, 1), net(tokens, source_BS=source))
+    assert_close(torch.cat(parts, 1), net(tokens, source_BS=source))
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -45,9 +48,9 @@ def test_cached_rows_of_unequal_length_equal_each_row_alone(position, tokens):
     cache = KVCache(net.config, 2, 12)
     net(tokens[:, :5], documents_BT=documents, cache=cache)
     together = net(tokens[:, 5:7], cache=cache)
-    close(together[0], net(tokens[:1, :7])[0, 5:])
+    assert_close(together[0], net(tokens[:1, :7])[0, 5:])
     alone = torch.cat((tokens[1:, :3], tokens[1:, 5:7]), 1)
-    close(together[1], net(alone)[0, 3:])
+    assert_close(together[1], net(alone)[0, 3:])
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder_decoder"])
@@ -68,7 +71,7 @@ def test_packed_documents_equal_separate_documents(kind, position, window, token
     else:
         packed = net(tokens, documents_BT=documents)
         separate = [net(tokens[:, :5]), net(tokens[:, 5:])]
-    close(packed, torch.cat(separate, 1))
+    assert_close(packed, torch.cat(separate, 1))
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder"])
@@ -76,7 +79,17 @@ def test_padding_is_seen_by_nobody(kind, tokens):
     net = network(kind)
     documents = torch.zeros_like(tokens)
     documents[:, 9:] = -1
-    close(net(tokens, documents_BT=documents)[:, :9], net(tokens[:, :9]))
+    assert_close(net(tokens, documents_BT=documents)[:, :9], net(tokens[:, :9]))
+
+
+@pytest.mark.parametrize("target_documents", [None, 0])
+def test_padding_of_a_source_is_seen_by_nobody(target_documents, tokens, source):
+    net = network("encoder_decoder")
+    of_source = torch.zeros_like(source)
+    of_source[:, 5:] = -1
+    documents = None if target_documents is None else torch.zeros_like(tokens)
+    padded = net(tokens, source_BS=source, documents_BT=documents, source_documents_BS=of_source)
+    assert_close(padded, net(tokens, source_BS=source[:, :5]))
 
 
 @pytest.mark.parametrize("kernel", ["eager", "flex"])
@@ -90,7 +103,9 @@ def test_kernels_agree(kernel, position, heads, packed, tokens):
     torch.manual_seed(1)
     other = network("decoder", position, attention={**heads, "kernel": kernel})
     with torch.no_grad():
-        close(other(tokens, documents_BT=documents), reference(tokens, documents_BT=documents))
+        assert_close(
+            other(tokens, documents_BT=documents), reference(tokens, documents_BT=documents)
+        )
 
 
 def test_as_many_key_heads_as_query_heads_is_multi_head_attention(tokens):
@@ -98,7 +113,7 @@ def test_as_many_key_heads_as_query_heads_is_multi_head_attention(tokens):
     plain = network("decoder")
     torch.manual_seed(1)
     grouped = network("decoder", attention={"num_kv_heads": 4})
-    close(grouped(tokens), plain(tokens))
+    assert_close(grouped(tokens), plain(tokens))
 
 
 def test_a_window_forgets_what_is_further_back_than_its_layers_reach(tokens):
@@ -106,7 +121,7 @@ def test_a_window_forgets_what_is_further_back_than_its_layers_reach(tokens):
     changed = tokens.clone()
     changed[:, 0] = (changed[:, 0] + 1) % VOCAB
     reach = 2 * (3 - 1)
-    close(net(tokens)[:, reach + 1 :], net(changed)[:, reach + 1 :])
+    assert_close(net(tokens)[:, reach + 1 :], net(changed)[:, reach + 1 :])
     assert (net(tokens)[:, reach] - net(changed)[:, reach]).abs().max() > 1e-6
 
 
@@ -120,7 +135,7 @@ def test_a_prefix_is_seen_by_all_of_its_document_and_by_no_other(tokens):
     before = net(tokens, documents_BT=documents, prefix_BT=prefix)
     after = net(changed, documents_BT=documents, prefix_BT=prefix)
     assert (before[:, 0] - after[:, 0]).abs().max() > 1e-4
-    close(before[:, 6:], after[:, 6:])
+    assert_close(before[:, 6:], after[:, 6:])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,7 +148,7 @@ def test_recomputing_activations_changes_no_gradient(kind, tokens, source):
         net(tokens, source_BS=source).square().mean().backward()
         gradients.append([p.grad for p in net.parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
-        close(recomputed, plain)
+        assert_close(recomputed, plain)
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder_decoder"])
@@ -155,7 +170,7 @@ def test_compiling_the_stacks_changes_neither_outputs_nor_keys(tokens):
     net = network("decoder")
     keys, expected = list(net.state_dict()), net(tokens)
     net.decoder.compile(backend="aot_eager")
-    close(net(tokens), expected)
+    assert_close(net(tokens), expected)
     assert list(net.state_dict()) == keys
 
 
@@ -165,14 +180,14 @@ def test_a_network_built_without_memory_loads_weights(tokens):
         empty = Transformer(net.config)
     empty.load_state_dict(net.state_dict(), assign=True)
     empty.decoder.rotary.to_empty(device="cpu").reset_buffers()
-    close(empty.eval()(tokens), net(tokens))
+    assert_close(empty.eval()(tokens), net(tokens))
 
 
 def test_softcap_bounds_the_logits(tokens):
     net = network("decoder")
     capped = Transformer(replace(net.config, logit_softcap=0.5))
     capped.load_state_dict(net.state_dict())
-    close(capped.eval()(tokens), 0.5 * torch.tanh(net(tokens) / 0.5))
+    assert_close(capped.eval()(tokens), 0.5 * torch.tanh(net(tokens) / 0.5))
 
 
 @pytest.mark.parametrize(
