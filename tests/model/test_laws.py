@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gpt4o_lit.model import KVCache, NormConfig, Transformer, TransformerConfig, count_parameters
+from gpt4o_lit.model.position import inverse_frequencies
 from tests.model.conftest import POSITIONS, VOCAB, network, stack
 
 HEADS = ({}, {"num_kv_heads": 2}, {"num_kv_heads": 1, "window": 3, "qk_norm": True})
@@ -180,6 +181,8 @@ def test_a_network_built_without_memory_loads_weights(tokens):
         empty = Transformer(net.config)
     empty.load_state_dict(net.state_dict(), assign=True)
     empty.decoder.rotary.to_empty(device="cpu").reset_buffers()
+    expected = inverse_frequencies(net.config.decoder.position, net.config.decoder.head_dim)
+    assert_close(empty.decoder.rotary.frequencies, expected)
     assert_close(empty.eval()(tokens), net(tokens))
 
 
