@@ -76,7 +76,7 @@ def config_of(shape: Shape, llama: bool) -> TransformerConfig:
             dim=shape.dim,
             attention=AttentionConfig(num_heads=shape.num_heads),
             feed_forward=FeedForwardConfig(
-                activation="swiglu" if llama else "gelu_tanh",
+                activation="swiglu" if llama else "gelu",
                 ffn_dim=shape.dim * 8 // 3 if llama else None,
             ),
             norm=NormConfig(kind="rms" if llama else "layer", bias=False),

@@ -1,10 +1,11 @@
-"""softmax(QK^T / sqrt(d)) V, over three kernels that agree."""
+"""softmax(QK^T / sqrt(d)) V, over four kernels that agree."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
+from gpt4o_lit.model.blocked import blocked_attention
 from gpt4o_lit.model.config import Kernel
 from gpt4o_lit.model.mask import Mask
 
@@ -19,7 +20,7 @@ def attend(
     *,
     scale: float | None = None,
     dropout: float = 0.0,
-    kernel: Kernel = "sdpa",
+    kernel: Kernel = "auto",
 ) -> Tensor:
     """Each query's mean of the values, weighted by softmax(QK^T * scale + bias): (B, T, N, H).
 
@@ -28,23 +29,28 @@ def attend(
     Raises:
         ValueError: kernel flex is to train on a CPU, for which PyTorch has no backward.
     """
+    scale = q_BTNH.shape[-1] ** -0.5 if scale is None else scale
+    if kernel == "auto":
+        trains = torch.is_grad_enabled() and q_BTNH.requires_grad
+        kernel = "blocked" if trains and q_BTNH.device.type == "cpu" else "sdpa"
     if kernel == "eager":
         weights_BNTS = attention_weights(q_BTNH, k_BSKH, mask, scale=scale)
         weights_BNTS = F.dropout(weights_BNTS, dropout)
         values = _spread(v_BSKH, q_BTNH.shape[2])
         return torch.einsum("bnts,bsnh->btnh", weights_BNTS.to(values.dtype), values)
-    q, k, v = q_BTNH.transpose(1, 2), k_BSKH.transpose(1, 2), v_BSKH.transpose(1, 2)
+    if kernel == "blocked":
+        return blocked_attention(q_BTNH, k_BSKH, v_BSKH, mask, scale, dropout)
     if kernel == "flex":
-        return _flex(q, k, v, mask, scale).transpose(1, 2)
+        return _flex(q_BTNH, k_BSKH, v_BSKH, mask, scale)
     out = F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=_additive(mask, q.dtype),
+        q_BTNH.transpose(1, 2),
+        k_BSKH.transpose(1, 2),
+        v_BSKH.transpose(1, 2),
+        attn_mask=mask.added,
         dropout_p=dropout,
-        is_causal=mask.causal and mask.bias is None,
+        is_causal=mask.causal and mask.added is None,
         scale=scale,
-        enable_gqa=q.shape[1] != k.shape[1],
+        enable_gqa=q_BTNH.shape[2] != k_BSKH.shape[2],
     )
     return out.transpose(1, 2)
 
@@ -56,12 +62,8 @@ def attention_weights(
     scale = q_BTNH.shape[-1] ** -0.5 if scale is None else scale
     keys = _spread(k_BSKH, q_BTNH.shape[2])
     scores = torch.einsum("btnh,bsnh->bnts", q_BTNH, keys).float() * scale
-    if mask.bias is not None:
-        scores = scores + mask.bias
-    allowed = _allowed(mask, scores.shape[-2], scores.shape[-1], scores.device)
-    if allowed is not None:
-        scores = scores.masked_fill(~allowed, float("-inf"))
-    return scores.softmax(-1)
+    added = mask.written_out(q_BTNH, k_BSKH)
+    return (scores if added is None else scores + added).softmax(-1)
 
 
 def _spread(x_BSKH: Tensor, num_heads: int) -> Tensor:
@@ -70,34 +72,23 @@ def _spread(x_BSKH: Tensor, num_heads: int) -> Tensor:
     return x_BSKH if group == 1 else x_BSKH.repeat_interleave(group, dim=2)
 
 
-def _allowed(mask: Mask, length: int, keys: int, device: torch.device) -> Tensor | None:
-    if mask.causal:
-        return torch.ones(length, keys, dtype=torch.bool, device=device).tril()
-    return mask.allowed
-
-
-def _additive(mask: Mask, dtype: torch.dtype) -> Tensor | None:
-    """Mask and bias as one tensor, or the plain mask where there is no bias."""
-    if mask.bias is None:
-        return mask.allowed
-    bias = mask.bias.to(dtype)
-    allowed = _allowed(mask, bias.shape[-2], bias.shape[-1], bias.device)
-    return bias if allowed is None else bias.masked_fill(~allowed, float("-inf"))
-
-
-def _flex(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None) -> Tensor:
-    if q.device.type == "cpu" and torch.is_grad_enabled() and q.requires_grad:
-        raise ValueError("attention.kernel (flex) cannot train on a CPU; set it to sdpa or eager")
-    allowed = _allowed(mask, q.shape[-2], k.shape[-2], q.device)
-    bias = mask.bias
+def _flex(q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, mask: Mask, scale: float) -> Tensor:
+    if q_BTNH.device.type == "cpu" and torch.is_grad_enabled() and q_BTNH.requires_grad:
+        raise ValueError("attention.kernel (flex) cannot train on a CPU; set it to auto or eager")
+    added = mask.written_out(q_BTNH, k_BSKH)
+    batch, length, heads, _ = q_BTNH.shape
 
     def score(value: Tensor, b: Tensor, n: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        if bias is not None:
-            value = value + bias.expand(q.shape[0], -1, -1, -1)[b, n, t, s]
-        if allowed is not None:
-            visible = allowed.expand(q.shape[0], 1, *allowed.shape[-2:])[b, 0, t, s]
-            value = torch.where(visible, value, float("-inf"))
-        return value
+        return value if added is None else value + shared[b, n, t, s]
 
-    grouped = q.shape[1] != k.shape[1]
-    return flex_attention(q, k, v, score_mod=score, scale=scale, enable_gqa=grouped)
+    if added is not None:
+        shared = added.expand(batch, heads, length, k_BSKH.shape[1])
+    out = flex_attention(
+        q_BTNH.transpose(1, 2),
+        k_BSKH.transpose(1, 2),
+        v_BSKH.transpose(1, 2),
+        score_mod=score,
+        scale=scale,
+        enable_gqa=heads != k_BSKH.shape[2],
+    )
+    return out.transpose(1, 2)

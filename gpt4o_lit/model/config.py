@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "swiglu", "geglu", "geglu_tanh"]
-Kernel = Literal["sdpa", "eager", "flex"]
+Kernel = Literal["auto", "sdpa", "blocked", "eager", "flex"]
 NormKind = Literal["rms", "layer"]
 PositionKind = Literal["rotary", "learned", "sinusoidal", "relative", "alibi", "none"]
 
@@ -102,8 +102,9 @@ class AttentionConfig:
     """Factor of query-key products. Default: 1 / sqrt(head_dim); T5 has 1.0."""
     dropout: float = 0.0
     """Share of attention weights dropped in training."""
-    kernel: Kernel = "sdpa"
-    """sdpa is fastest; eager can return its weights; flex needs a GPU to train."""
+    kernel: Kernel = "auto"
+    """auto is blocked where a CPU trains, else sdpa; eager can return its weights; flex needs a GPU
+    to train."""
 
     def __post_init__(self) -> None:
         _check_literals(self)
@@ -117,7 +118,7 @@ class AttentionConfig:
         if self.kernel == "flex" and self.dropout > 0:
             raise ValueError(
                 f"kernel flex has no dropout, but dropout is {self.dropout}; "
-                "set attention.dropout to 0 or kernel to sdpa"
+                "set attention.dropout to 0 or kernel to auto"
             )
 
     @property

@@ -13,11 +13,23 @@ class Mask:
     """What attention needs to know beside queries, keys and values."""
 
     causal: bool = False
-    """Each token sees itself and its past; `allowed` is None then."""
-    allowed: Tensor | None = None
-    """True where a query sees a key: (B or 1, 1, T, S). None: `causal` says it all."""
-    bias: Tensor | None = None
-    """Added to the scores: (B or 1, N, T, S)."""
+    """No query of a document sees a later key: kernels may leave out what lies ahead."""
+    added: Tensor | None = None
+    """Added to the scores, -inf where a query does not see a key: (B or 1, N or 1, T, S).
+    None: each query sees all keys, or with `causal` its own and the earlier ones."""
+
+    def written_out(self, q_BTNH: Tensor, k_BSKH: Tensor) -> Tensor | None:
+        """`added`, and for a plain causal mask what it stands for: (1, 1, T, S)."""
+        if self.added is not None or not self.causal:
+            return self.added
+        ahead = q_BTNH.new_full((1, 1, q_BTNH.shape[1], k_BSKH.shape[1]), float("-inf"))
+        return ahead.triu_(1)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of matrix products of x: autocast's where it is on."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def self_mask(
@@ -25,6 +37,7 @@ def self_mask(
     places_BS: Tensor,
     *,
     causal: bool,
+    dtype: torch.dtype,
     window: int | None = None,
     documents_BT: Tensor | None = None,
     prefix_BT: Tensor | None = None,
@@ -36,8 +49,9 @@ def self_mask(
     """
     length, keys = places_BT.shape[-1], places_BS.shape[-1]
     plain = documents_BT is None and prefix_BT is None and (window is None or window >= keys)
-    if plain and length == keys and places_BT is places_BS:
-        return Mask(causal=causal, bias=bias)
+    whole = length == keys and places_BT is places_BS
+    if plain and whole and not (causal and bias is not None):
+        return Mask(causal=causal, added=None if bias is None else bias.to(dtype))
     distance = places_BT[:, :, None] - places_BS[:, None, :]
     allowed = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     if prefix_BT is not None:
@@ -46,10 +60,12 @@ def self_mask(
         allowed = allowed & (distance.abs() < window)
     if documents_BT is not None:
         allowed = allowed & same_document(documents_BT, documents_BT)
-    return Mask(allowed=_never_empty(allowed)[:, None], bias=bias)
+    return Mask(causal=causal and whole and prefix_BT is None, added=_added(allowed, dtype, bias))
 
 
-def cross_mask(documents_BT: Tensor | None, source_documents_BS: Tensor | None) -> Mask:
+def cross_mask(
+    documents_BT: Tensor | None, source_documents_BS: Tensor | None, dtype: torch.dtype
+) -> Mask:
     """The mask of attention from a decoder to an encoder's output."""
     if source_documents_BS is None:
         return Mask()
@@ -57,7 +73,7 @@ def cross_mask(documents_BT: Tensor | None, source_documents_BS: Tensor | None) 
         allowed = (source_documents_BS >= 0)[:, None, :]
     else:
         allowed = same_document(documents_BT, source_documents_BS)
-    return Mask(allowed=_never_empty(allowed)[:, None])
+    return Mask(added=_added(allowed, dtype))
 
 
 def same_document(documents_BT: Tensor, documents_BS: Tensor) -> Tensor:
@@ -66,6 +82,12 @@ def same_document(documents_BT: Tensor, documents_BS: Tensor) -> Tensor:
     return (documents_BT[:, :, None] == keys) & (keys >= 0)
 
 
-def _never_empty(allowed_BTS: Tensor) -> Tensor:
-    """Let a query that would see nothing (padding) see all: never read, it must yet be finite."""
-    return allowed_BTS | ~allowed_BTS.any(-1, keepdim=True)
+def _added(allowed_BTS: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> Tensor:
+    """The bias (or 0) where a query sees a key, else -inf.
+
+    A query that would see nothing (padding) sees all: it is never read, yet must be finite.
+    """
+    hidden_B1TS = ~(allowed_BTS | ~allowed_BTS.any(-1, keepdim=True))[:, None]
+    if bias is None:
+        bias = torch.zeros((), dtype=dtype, device=allowed_BTS.device).expand(hidden_B1TS.shape)
+    return bias.to(dtype).masked_fill(hidden_B1TS, float("-inf"))

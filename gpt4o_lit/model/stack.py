@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from gpt4o_lit.model.block import Block
 from gpt4o_lit.model.cache import KVCache
 from gpt4o_lit.model.config import StackConfig
-from gpt4o_lit.model.mask import Mask, self_mask
+from gpt4o_lit.model.mask import Mask, compute_dtype, self_mask
 from gpt4o_lit.model.norm import make_norm
 from gpt4o_lit.model.position import (
     AlibiBias,
@@ -62,7 +62,7 @@ class Stack(nn.Module):
         """Hidden states of shape (B, T, D); with a cache the tokens go on behind those in it."""
         places_BT, positions_BT = self._places(x_BTD, documents_BT, cache)
         x_BTD = self._embed(x_BTD, positions_BT)
-        mask = self._mask(places_BT, documents_BT, prefix_BT, cache)
+        mask = self._mask(places_BT, compute_dtype(x_BTD), documents_BT, prefix_BT, cache)
         angles = None if self.rotary is None else self.rotary(positions_BT)
         for block in self.blocks:
             inputs = (x_BTD, mask, angles, memory_BSD, memory_mask, cache)
@@ -101,6 +101,7 @@ class Stack(nn.Module):
     def _mask(
         self,
         places_BT: Tensor,
+        dtype: torch.dtype,
         documents_BT: Tensor | None,
         prefix_BT: Tensor | None,
         cache: KVCache | None,
@@ -116,11 +117,12 @@ class Stack(nn.Module):
             bias = self.bias(places_BS[:, None, :] - places_BT[:, :, None])
         lone = cache is not None and not cache.ragged and places_BT.shape[1] == 1
         if lone and (window is None or window >= places_BS.shape[1]):
-            return Mask(bias=bias)
+            return Mask(added=None if bias is None else bias.to(dtype))
         return self_mask(
             places_BT,
             places_BS,
             causal=self.causal,
+            dtype=dtype,
             window=window,
             documents_BT=documents_BT,
             prefix_BT=prefix_BT,

@@ -6,7 +6,7 @@ from gpt4o_lit.model.cache import KVCache
 from gpt4o_lit.model.config import TransformerConfig
 from gpt4o_lit.model.head import Head
 from gpt4o_lit.model.initialize import initialize_
-from gpt4o_lit.model.mask import cross_mask
+from gpt4o_lit.model.mask import compute_dtype, cross_mask
 from gpt4o_lit.model.stack import Stack
 
 # B batch, T target tokens, S source tokens, D dim, V vocab
@@ -112,7 +112,8 @@ class Transformer(nn.Module):
             if cache is not None:
                 source_documents_BS = cache.source_documents_BS
             targets = None if cache is not None else documents_BT
-            memory_mask = cross_mask(targets, source_documents_BS)
+            dtype = compute_dtype(self.tokens.weight)
+            memory_mask = cross_mask(targets, source_documents_BS, dtype)
         hidden_BTD = self.decoder(
             self.tokens(tokens_BT), documents_BT, prefix_BT, memory_BSD, memory_mask, cache
         )
