@@ -23,6 +23,7 @@ from gpt4o_lit.callbacks import (
 )
 from gpt4o_lit.parse_errors import explain
 from gpt4o_lit.run_directory import RunDirectory
+from gpt4o_lit.strategies.allocator import keep_freed_memory
 
 HARMLESS = (
     "LightningCLI's args parameter",
@@ -136,6 +137,7 @@ def main(argv: list[str]) -> int:
         lambda record: "litlogger" not in record.getMessage()
     )
     os.environ.setdefault("WANDB_MODE", "offline")
+    keep_freed_memory()
     args, run_dir = resolve(argv)
     try:
         ExperimentCLI(args, run_dir)

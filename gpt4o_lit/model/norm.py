@@ -2,8 +2,11 @@
 
 # B batch, T tokens, D dim
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gpt4o_lit.model.config import NormConfig
@@ -18,7 +21,30 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        if x_BTD.device.type == "cpu" and x_BTD.dtype == self.weight.dtype and x_BTD.requires_grad:
+            return _RMSNorm.apply(x_BTD, self.weight, self.eps)
         return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """PyTorch has no fused kernel of it for CPUs; these few passes take half its time."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+        length_BT1 = torch.linalg.vector_norm(x_BTD, dim=-1, keepdim=True)
+        inverse_BT1 = length_BT1.square_().div_(x_BTD.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x_BTD, weight_D, inverse_BT1)
+        return (x_BTD * inverse_BT1).mul_(weight_D)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope_BTD: Tensor) -> tuple[Tensor, Tensor, None]:
+        x_BTD, weight_D, inverse_BT1 = ctx.saved_tensors
+        along_BTD = slope_BTD * x_BTD
+        slope_weight_D = inverse_BT1.flatten() @ along_BTD.flatten(0, -2)
+        along_BT1 = (along_BTD @ weight_D)[..., None] * inverse_BT1.pow(3) / x_BTD.shape[-1]
+        slope_x_BTD = (slope_BTD * weight_D).mul_(inverse_BT1).addcmul_(x_BTD, along_BT1, value=-1)
+        return slope_x_BTD, slope_weight_D, None
 
 
 class LayerNorm(nn.Module):
