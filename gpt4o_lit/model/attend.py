@@ -7,6 +7,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from gpt4o_lit.model.blocked import blocked_attention
 from gpt4o_lit.model.config import Kernel
+from gpt4o_lit.model.dropout import dropout as drop
 from gpt4o_lit.model.mask import Mask
 
 # B batch, T query tokens, S key tokens, N query heads, K key heads, H head_dim
@@ -35,7 +36,8 @@ def attend(
         kernel = "blocked" if trains and q_BTNH.device.type == "cpu" else "sdpa"
     if kernel == "eager":
         weights_BNTS = attention_weights(q_BTNH, k_BSKH, mask, scale=scale)
-        weights_BNTS = F.dropout(weights_BNTS, dropout)
+        if dropout:
+            weights_BNTS = drop(weights_BNTS, dropout)
         values = _spread(v_BSKH, q_BTNH.shape[2])
         return torch.einsum("bnts,bsnh->btnh", weights_BNTS.to(values.dtype), values)
     if kernel == "blocked":

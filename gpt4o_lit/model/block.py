@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from gpt4o_lit.model.attention import Angles, Attention, CrossAttention
 from gpt4o_lit.model.cache import KVCache
 from gpt4o_lit.model.config import StackConfig
+from gpt4o_lit.model.dropout import Dropout
 from gpt4o_lit.model.feed_forward import make_feed_forward
 from gpt4o_lit.model.mask import Mask
 from gpt4o_lit.model.norm import make_norm
@@ -24,7 +25,7 @@ class Block(nn.Module):
         self.cross_attention = CrossAttention(stack, layer) if cross else None
         self.ffn_norm = make_norm(stack.dim, stack.norm)
         self.feed_forward = make_feed_forward(stack)
-        self.dropout = nn.Dropout(stack.dropout)
+        self.dropout = Dropout(stack.dropout)
 
     def forward(
         self,

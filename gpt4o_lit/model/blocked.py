@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gpt4o_lit.model.dropout import survivors
 from gpt4o_lit.model.mask import Mask, compute_dtype
 
 # B batch, T query tokens, S key tokens, N query heads, K key heads, H head_dim
@@ -86,7 +87,8 @@ class _BlockedAttention(torch.autograd.Function):
             weights = _weights(q[flat, queries], k[flat, keys], added, rows, queries, scale)
             dropped, survives = weights, None
             if dropout:
-                dropped, survives = torch.native_dropout(weights, dropout, True)
+                survives = survivors(weights.shape, dropout)
+                dropped = weights * survives.to(weights.dtype).div_(1.0 - dropout)
             out[flat, queries] = dropped @ v[flat, keys]
             kept += [weights, survives] if keeps else [None, None]
         ctx.save_for_backward(q, k, v, added, *kept)

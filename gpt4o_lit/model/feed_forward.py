@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt4o_lit.model.config import StackConfig
+from gpt4o_lit.model.dropout import Dropout
 
 # B batch, T tokens, D dim, F ffn_dim
 
@@ -30,7 +31,7 @@ class FeedForward(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
         self.up = nn.Linear(stack.dim, stack.ffn_dim, bias=config.bias)
         self.down = nn.Linear(stack.ffn_dim, stack.dim, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return self.down(self.dropout(self.activation(self.up(x_BTD))))
@@ -47,7 +48,7 @@ class GatedFeedForward(nn.Module):
         rows = (stack.ffn_dim, stack.ffn_dim)
         self.gate_up.row_parts = rows  # type: ignore[assignment]  # Muon takes them one by one
         self.down = nn.Linear(stack.ffn_dim, stack.dim, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)

@@ -7,7 +7,8 @@ from torch.utils.checkpoint import checkpoint
 from gpt4o_lit.model.block import Block
 from gpt4o_lit.model.cache import KVCache
 from gpt4o_lit.model.config import StackConfig
-from gpt4o_lit.model.mask import Mask, compute_dtype, self_mask
+from gpt4o_lit.model.dropout import Dropout
+from gpt4o_lit.model.mask import Mask, compute_dtype, self_mask, without_lone_documents
 from gpt4o_lit.model.norm import make_norm
 from gpt4o_lit.model.position import (
     AlibiBias,
@@ -44,7 +45,7 @@ class Stack(nn.Module):
         types = config.num_token_types
         self.token_types = nn.Embedding(types, config.dim) if types else None
         self.embedding_norm = make_norm(config.dim, config.norm) if config.embedding_norm else None
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.embedding_dropout = Dropout(config.embedding_dropout)
         self.blocks = nn.ModuleList(
             Block(config, layer, cross) for layer in range(config.num_layers)
         )
@@ -60,6 +61,7 @@ class Stack(nn.Module):
         cache: KVCache | None = None,
     ) -> Tensor:
         """Hidden states of shape (B, T, D); with a cache the tokens go on behind those in it."""
+        documents_BT = without_lone_documents(documents_BT)
         places_BT, positions_BT = self._places(x_BTD, documents_BT, cache)
         x_BTD = self._embed(x_BTD, positions_BT)
         mask = self._mask(places_BT, compute_dtype(x_BTD), documents_BT, prefix_BT, cache)

@@ -2,7 +2,7 @@
 
 Muon steps along the orthogonal matrix nearest to the momentum (kellerjordan.github.io/posts/muon).
 The arithmetic is that of torch.optim.Muon, but matrices of one shape go through Newton-Schulz at
-once, in float32 on CPU (torch.optim.Muon always takes bfloat16, which CPUs often emulate), and
+once, in float32 on a CPU that would emulate bfloat16 (torch.optim.Muon always takes bfloat16), and
 matrices fused in one weight are taken apart first.
 
 Shapes: M matrices of one shape, P rows, Q columns, P <= Q.
@@ -57,6 +57,14 @@ def _iterate_gram(x_MPQ: Tensor, num_steps: int) -> Tensor:
     return x_MPQ if product_MPP is None else product_MPP @ x_MPQ
 
 
+def newton_schulz_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device has units for it: a GPU, or a CPU with AVX-512 BF16 or AMX."""
+    has_units = device.type != "cpu" or any(
+        torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16")
+    )
+    return torch.bfloat16 if has_units else torch.float32
+
+
 def step_size(shape: torch.Size, adjust: Adjust) -> float:
     """What the learning rate is multiplied with, so that it means the same for every shape."""
     rows, columns = shape
@@ -103,8 +111,8 @@ class MuonAdamW(torch.optim.Optimizer):
             for rows, direction in zip(param.split(parts), update.split(parts), strict=True):
                 by_shape[rows.shape].append((rows, direction))
         for shape, pairs in by_shape.items():
-            dtype = torch.bfloat16 if params[0].device.type == "cuda" else torch.float32
-            stacked_MPQ = torch.stack([direction for _, direction in pairs]).to(dtype)
+            stacked_MPQ = torch.stack([direction for _, direction in pairs])
+            stacked_MPQ = stacked_MPQ.to(newton_schulz_dtype(stacked_MPQ.device))
             moves_MPQ = orthogonalize(stacked_MPQ, group["num_steps"])
             lr = group["lr"] * step_size(shape, group["adjust"])
             for (rows, _), move in zip(pairs, moves_MPQ.unbind(), strict=True):
