@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         mend = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(VERBS)}"
         print(f"gpt4o-lit: no verb '{verb}'; {mend}", file=sys.stderr)
         return 2
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # class paths of the user's own modules, behind the installed
     try:
         module = importlib.import_module(VERBS[verb][0])
         return int(module.main(argv if VERBS[verb][0] == "gpt4o_lit.cli" else rest) or 0)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ class ExperimentCLI(LightningCLI):
     def after_fit(self) -> None:
         """Tell what there is now, and what one may do next."""
         if self.trainer.is_global_zero and self.run_dir is not None:
-            print(closing_words(self.run_dir))
+            prompts = self.config[self.subcommand].samples.prompts
+            print(closing_words(self.run_dir, prompts[0] if prompts else "The "))
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the callbacks that no config can leave out."""
@@ -100,8 +102,9 @@ class ExperimentCLI(LightningCLI):
         return trainer
 
 
-def closing_words(run: RunDirectory) -> str:
+def closing_words(run: RunDirectory, prompt: str) -> str:
     """What a finished run wrote last, where it lies, and three commands to try next."""
+    prompt = shlex.quote(prompt.strip("\n").partition("\n")[0])
     samples = run.path / "samples.md"
     written = samples.read_text(encoding="utf-8").rpartition("## ")[2] if samples.is_file() else ""
     pictures = sorted(str(path) for path in (run.path / "plots").glob("*.png"))
@@ -114,9 +117,9 @@ def closing_words(run: RunDirectory) -> str:
         f"plots:  {'  '.join(pictures)}",
         "",
         "next:",
-        f'  gpt4o-lit generate {run.path} --prompt "def main(" --temperature 0.5',
+        f"  gpt4o-lit generate {run.path} --prompt {prompt} --temperature 0.5",
         f"  gpt4o-lit test --resume {run.path}",
-        "  gpt4o-lit fit --config encoder_tiny      # the same text, BERT's objective",
+        "  gpt4o-lit fit --config encoder_tiny      # BERT's objective on the Python sources",
     ]
     return "\n".join(lines)
 
@@ -151,7 +154,8 @@ def main(argv: list[str]) -> int:
 def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
     """Turn config names into paths, and `--resume RUN` into its config and checkpoint.
 
-    For `fit` the run goes on in its own directory; the other verbs read it and write elsewhere.
+    `fit` goes on from the last checkpoint in the run's own directory; the other verbs read the best
+    one and write into a new folder of it.
     """
     args: list[str] = []
     run_dir: RunDirectory | None = None
@@ -167,7 +171,8 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
             if flag == "--resume":
                 run_dir = RunDirectory.existing(value)
                 args[1:1] = ["--config", str(run_dir.config)]
-                args += ["--ckpt_path", str(run_dir.last_checkpoint)]
+                weights = run_dir.last_checkpoint if argv[0] == "fit" else run_dir.best_checkpoint
+                args += ["--ckpt_path", str(weights)]
             else:
                 args += ["--config", str(configs.find(value))]
         elif flag == "--model.init_args.transformer" and separator and "{" not in value:

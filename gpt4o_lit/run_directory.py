@@ -71,3 +71,13 @@ class RunDirectory:
                 f"`gpt4o-lit fit --config {self.config}`"
             )
         return path
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint with the lowest validation loss; of a run never validated, the last.
+
+        Raises:
+            FileNotFoundError: the run was stopped before its first checkpoint.
+        """
+        path = self.checkpoints / "best.ckpt"
+        return path if path.exists() else self.last_checkpoint

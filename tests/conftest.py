@@ -14,6 +14,12 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder to work in for all who follow the documents: corpora are built there once."""
+    return tmp_path_factory.mktemp("workshop")
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The folder of real corpora named by GPT4O_LIT_DATA."""

@@ -1,6 +1,5 @@
 """Turn the names in a config into a sorted list of files, each with its identity."""
 
-import difflib
 import glob
 import hashlib
 import os
@@ -9,6 +8,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from gpt4o_lit.tokenizer.load import nearest_name
 
 PYTHON_STDLIB = "python-stdlib"
 FORMATS = (".txt", ".md", ".py", ".jsonl", ".csv", ".parquet")
@@ -133,12 +134,3 @@ def _python_stdlib() -> Iterator[tuple[str, str]]:
         inside = os.path.relpath(path, root).replace(os.sep, "/")
         if not inside.startswith("config-"):
             yield f"{PYTHON_STDLIB}/{inside}", path
-
-
-def nearest_name(path: Path) -> str:
-    """`; did you mean X?` for a path that is missing, or the empty string."""
-    while not path.parent.is_dir() and path.parent != path:
-        path = path.parent
-    names = [entry.name for entry in path.parent.iterdir()]
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / close[0]}?" if close else ""

@@ -43,9 +43,7 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
         ValueError: the checkpoint is not one of this framework's runs.
     """
     run = RunDirectory.existing(str(path))
-    file = run.checkpoints / "best.ckpt"
-    if checkpoint == "last" or not file.is_file():
-        file = run.last_checkpoint
+    file = run.last_checkpoint if checkpoint == "last" else run.best_checkpoint
     saved = _load(file)
     if "transformer_config" not in saved:
         raise ValueError(f"{file} has no transformer_config; give a directory that `fit` made")

@@ -64,9 +64,9 @@ def rotate(x_BTNH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def sinusoids(positions_BT: Tensor, dim: int, theta: float) -> Tensor:
     """Sines in the first half of features, cosines in the second (arXiv:1706.03762): (B, T, D)."""
-    exponent = torch.arange(0, dim, 2, dtype=torch.float32, device=positions_BT.device) / dim
-    angles = positions_BT[..., None].float() * theta**-exponent
-    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+    exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=positions_BT.device) / dim
+    angles = positions_BT[..., None].double() * theta**-exponent
+    return torch.cat((angles.sin(), angles.cos()), dim=-1).float()
 
 
 def alibi_slopes(num_heads: int) -> Tensor:

@@ -29,9 +29,12 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
 
 
 def nearest_name(path: Path) -> str:
-    """`; did you mean X?` for a path that is missing, or the empty string."""
-    if not path.parent.is_dir():
-        return ""
+    """What to say of a path that is missing: `; did you mean X?`, or where paths start."""
+    start = path
+    while not path.parent.is_dir() and path.parent != path:
+        path = path.parent
     names = [entry.name for entry in path.parent.iterdir()]
     close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / close[0]}?" if close else ""
+    if close:
+        return f"; did you mean {path.parent / close[0]}?"
+    return "" if start.is_absolute() else f"; give a path that starts at {Path.cwd()}"
