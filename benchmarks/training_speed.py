@@ -4,9 +4,9 @@
     python benchmarks/training_speed.py --size 124m --precision bf16 --allocator all --steps 7
     python benchmarks/training_speed.py --size t5-small --precision bf16
 
-Prints the median tokens/s of each, and its time relative to ours. A step is forward, backward, AdamW
-(fused), and zeroing the gradients on one fixed batch. Each contender has a process of its own, and
-they take their steps in turn. `gpt4o-lit fit` lets glibc keep freed memory, which no peer does:
+Prints the median tokens/s of each, and its time relative to ours. A step is forward, backward,
+AdamW (fused), and zeroing the gradients on one fixed batch. Each contender has a process of its
+own, and they take their steps in turn. `gpt4o-lit fit` lets glibc keep freed memory; no peer does:
 `--allocator ours` measures each as it ships, `--allocator all` gives that setting to everybody.
 litgpt is measured where it is installed.
 """
