@@ -28,7 +28,8 @@ def attend(
     Query heads share key heads in groups of N / K (arXiv:2305.13245). Default scale: 1 / sqrt(H).
 
     Raises:
-        ValueError: kernel flex is to train on a CPU, for which PyTorch has no backward.
+        ValueError: kernel flex is to train on a CPU, for which PyTorch has no backward, or blocked
+            is to work elsewhere.
     """
     scale = q_BTNH.shape[-1] ** -0.5 if scale is None else scale
     if kernel == "auto":
@@ -41,7 +42,8 @@ def attend(
         values = _spread(v_BSKH, q_BTNH.shape[2])
         return torch.einsum("bnts,bsnh->btnh", weights_BNTS.to(values.dtype), values)
     if kernel == "blocked":
-        return blocked_attention(q_BTNH, k_BSKH, v_BSKH, mask, scale, dropout)
+        keys, values = (_spread(x, q_BTNH.shape[2]) for x in (k_BSKH, v_BSKH))
+        return blocked_attention(q_BTNH, keys, values, mask, scale, dropout)
     if kernel == "flex":
         return _flex(q_BTNH, k_BSKH, v_BSKH, mask, scale)
     out = F.scaled_dot_product_attention(

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from gpt4o_lit.model.dropout import survivors
 from gpt4o_lit.model.mask import Mask, compute_dtype
 
-# B batch, T query tokens, S key tokens, N query heads, K key heads, H head_dim
+# B batch, T query tokens, S key tokens, N heads, H head_dim
 # R rows of a block times N, t queries of a block, s keys that they may see
 
 BLOCK_BYTES = 6 << 20
@@ -25,24 +25,26 @@ LONGEST_KEPT = 1024
 
 @torch.compiler.disable
 def blocked_attention(
-    q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, mask: Mask, scale: float, dropout: float
+    q_BTNH: Tensor, k_BSNH: Tensor, v_BSNH: Tensor, mask: Mask, scale: float, dropout: float
 ) -> Tensor:
-    """As `attend`: (B, T, N, H). Differentiable once, in the bias of the mask too."""
-    added, dtype = mask.written_out(q_BTNH, k_BSKH), compute_dtype(q_BTNH)
-    group = q_BTNH.shape[2] // k_BSKH.shape[2]
-    heads = (q_BTNH, _spread(k_BSKH, group), _spread(v_BSKH, group))
+    """As `attend` with a key head for each query head. Differentiable once, in the mask too.
+
+    Raises:
+        ValueError: the tensors are not on a CPU.
+    """
+    if q_BTNH.device.type != "cpu":
+        raise ValueError("attention.kernel (blocked) is for CPUs; set it to auto")
+    added, dtype = mask.written_out(q_BTNH, k_BSNH), compute_dtype(q_BTNH)
     with torch.autocast("cpu", enabled=False):
         return _BlockedAttention.apply(
-            *(x.to(dtype) for x in heads),
+            q_BTNH.to(dtype),
+            k_BSNH.to(dtype),
+            v_BSNH.to(dtype),
             None if added is None else added.to(dtype),
             mask.causal,
             scale,
             dropout,
         )
-
-
-def _spread(x_BSKH: Tensor, group: int) -> Tensor:
-    return x_BSKH if group == 1 else x_BSKH.repeat_interleave(group, dim=2)
 
 
 class _Blocks:
@@ -112,13 +114,13 @@ class _BlockedAttention(torch.autograd.Function):
             if survives is not None:
                 alive = survives.to(weights.dtype).div_(1.0 - ctx.dropout)
                 dropped, slope = weights * alive, slope.mul_(alive)
-            first = int(queries.stop < blocks.length)  # the first block of a row has all its keys
-            slope_v[flat, keys].baddbmm_(dropped.mT, above, beta=first)
+            beta = int(queries.stop < blocks.length)  # 0: a row's first block, with all its keys
+            slope_v[flat, keys].baddbmm_(dropped.mT, above, beta=beta)
             slope = torch._softmax_backward_data(slope, weights, -1, weights.dtype)
             if slope_added is not None:
                 _add_up(slope_added, slope.unflatten(0, (-1, blocks.heads)), rows, queries, keys)
             slope_q[flat, queries].baddbmm_(slope, k[flat, keys], beta=0, alpha=ctx.scale)
-            slope_k[flat, keys].baddbmm_(slope.mT, q[flat, queries], beta=first, alpha=ctx.scale)
+            slope_k[flat, keys].baddbmm_(slope.mT, q[flat, queries], beta=beta, alpha=ctx.scale)
         if slope_added is not None:
             slope_added = slope_added.to(added.dtype)
         slopes = (_heads_last(slope, blocks.heads) for slope in (slope_q, slope_k, slope_v))

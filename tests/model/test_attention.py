@@ -117,3 +117,9 @@ def test_bfloat16_errs_little_more_than_sdpa():
     }
     for ours, theirs in zip(errors["blocked"], errors["sdpa"], strict=True):
         assert ours < 2 * theirs + 1e-3
+
+
+def test_blocked_refuses_other_devices():
+    q = torch.empty(1, 4, 2, 8, device="meta")
+    with pytest.raises(ValueError, match=r"attention.kernel \(blocked\) is for CPUs"):
+        attend(q, q, q, Mask(), kernel="blocked")
