@@ -182,3 +182,12 @@ def test_a_checkpoint_is_plain_data(config: Path) -> None:
     run = fit(config, "run")
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["transformer_config"]["decoder"]["num_layers"] == 2
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same_and_keeps_the_keys(config: Path) -> None:
+    plain = fit(config, "plain", DROPOUT, "0")
+    compiled = fit(config, "compiled", "--config", "with/compile", DROPOUT, "0")
+    assert_equal(weights(plain), weights(compiled), atol=1e-4)
+    dropped = fit(config, "dropped", "--config", "with/compile", DROPOUT, "0.5")
+    assert weights(dropped).keys() == weights(plain).keys()
