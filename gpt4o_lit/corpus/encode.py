@@ -54,8 +54,9 @@ def encode_texts(
     ends = np.cumsum(totals)
     begins = ends - totals
     tokens = np.empty(int(totals.sum()), dtype=np.int32)
-    shift = begins + bos - (np.cumsum(lengths) - lengths)
-    tokens[np.arange(len(flat)) + np.repeat(shift, lengths)] = flat
+    is_text = np.ones(len(tokens), dtype=bool)
+    is_text[begins[bos]] = is_text[ends[eos] - 1] = False
+    tokens[is_text] = flat
     tokens[begins[bos]] = tokenizer.bos_id
     tokens[ends[eos] - 1] = tokenizer.eos_id
     return tokens, begins
