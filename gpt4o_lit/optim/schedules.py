@@ -32,13 +32,13 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmupCosine(Schedule):
-    """Rise, then fall along half a cosine to `min_factor` at the end (arXiv:1608.03983)."""
+class Fall(Schedule):
+    """Rise, then fall in the way of the subclass."""
 
     warmup: float = 0.02
     """Steps of warm-up; below 1 a share of all steps."""
-    min_factor: float = 0.1
-    """Factor at the end."""
+    min_factor: float = 0.0
+    """Factor that it falls to, and not below."""
 
     def __post_init__(self) -> None:
         _require_warmup(self.warmup)
@@ -46,84 +46,71 @@ class WarmupCosine(Schedule):
 
     def __call__(self, step: int, max_steps: int) -> float:
         warmup = _warmup_steps(self.warmup, max_steps)
-        if step < warmup:
-            return _rise(step, warmup)
+        return _rise(step, warmup) if step < warmup else self.fall(step, warmup, max_steps)
+
+    @abstractmethod
+    def fall(self, step: int, warmup: int, max_steps: int) -> float:
+        """The factor at a step behind the warm-up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupCosine(Fall):
+    """Rise, then fall along half a cosine to `min_factor` at the end (arXiv:1608.03983)."""
+
+    min_factor: float = 0.1
+    """Factor at the end."""
+
+    def fall(self, step: int, warmup: int, max_steps: int) -> float:
         share = _share(step, warmup, max_steps)
         return self.min_factor + (1.0 - self.min_factor) * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmupLinear(Schedule):
+class WarmupLinear(Fall):
     """Rise, then fall in a straight line to `min_factor` at the end."""
 
-    warmup: float = 0.02
-    """Steps of warm-up; below 1 a share of all steps."""
-    min_factor: float = 0.0
-    """Factor at the end."""
-
-    def __post_init__(self) -> None:
-        _require_warmup(self.warmup)
-        _require_factor("min_factor", self.min_factor)
-
-    def __call__(self, step: int, max_steps: int) -> float:
-        warmup = _warmup_steps(self.warmup, max_steps)
-        if step < warmup:
-            return _rise(step, warmup)
+    def fall(self, step: int, warmup: int, max_steps: int) -> float:
         return 1.0 - (1.0 - self.min_factor) * _share(step, warmup, max_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmupInverseSqrt(Schedule):
+class WarmupInverseSqrt(Fall):
     """Rise, then fall as 1/sqrt(step) (arXiv:1706.03762), but not below `min_factor`."""
 
     warmup: float = 4000
     """Steps of warm-up, above 0, as the fall begins there; below 1 a share of all steps."""
-    min_factor: float = 0.0
-    """Factor that it does not fall below."""
 
     def __post_init__(self) -> None:
-        _require_warmup(self.warmup)
-        _require_factor("min_factor", self.min_factor)
+        super().__post_init__()
         if self.warmup <= 0:
             raise ValueError(
                 f"warmup ({self.warmup}) must be above 0 for an inverse square root; "
                 f"set warmup to the step where the fall begins, such as 4000"
             )
 
-    def __call__(self, step: int, max_steps: int) -> float:
-        warmup = _warmup_steps(self.warmup, max_steps)
-        if step < warmup:
-            return _rise(step, warmup)
+    def fall(self, step: int, warmup: int, max_steps: int) -> float:
         return max(self.min_factor, math.sqrt((warmup + 1) / (step + 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmupStableDecay(Schedule):
+class WarmupStableDecay(Fall):
     """Rise, stay, and fall in the last part of the run (WSD, arXiv:2404.06395)."""
 
-    warmup: float = 0.02
-    """Steps of warm-up; below 1 a share of all steps."""
     decay: float = 0.2
     """Share of all steps in which the rate falls."""
-    min_factor: float = 0.0
-    """Factor at the end."""
 
     def __post_init__(self) -> None:
-        _require_warmup(self.warmup)
+        super().__post_init__()
         _require_factor("decay", self.decay)
-        _require_factor("min_factor", self.min_factor)
         if self.warmup < 1 and self.warmup + self.decay > 1:
             raise ValueError(
                 f"warmup ({self.warmup}) and decay ({self.decay}) overlap: "
                 f"their sum must not exceed 1; lower one of them"
             )
 
-    def __call__(self, step: int, max_steps: int) -> float:
-        warmup = _warmup_steps(self.warmup, max_steps)
-        if step < warmup:
-            return _rise(step, warmup)
-        decay_start = max(warmup, max_steps - round(self.decay * max_steps))
-        return 1.0 - (1.0 - self.min_factor) * _share(step, decay_start, max_steps)
+    def fall(self, step: int, warmup: int, max_steps: int) -> float:
+        start = max(warmup, max_steps - round(self.decay * max_steps))
+        return 1.0 - (1.0 - self.min_factor) * _share(step, start, max_steps)
 
 
 def _rise(step: int, warmup: int) -> float:
