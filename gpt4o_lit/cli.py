@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -140,6 +141,7 @@ def main(argv: list[str]) -> int:
         lambda record: "litlogger" not in record.getMessage()
     )
     os.environ.setdefault("WANDB_MODE", "offline")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the line under a field
     keep_freed_memory()
     args, run_dir = resolve(argv)
     try:

@@ -26,6 +26,26 @@ def test_help_takes_less_than_a_third_of_a_second() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "taught"),
+    [
+        ("gpt4o_lit.tasks.Pretraining", "as many as the data's tokenizer has"),
+        ("gpt4o_lit.optim.WarmupStableDecay", "Share of all steps in which the rate falls"),
+        ("gpt4o_lit.objectives.SpanCorruption", "Pieces in a hidden span, on average"),
+    ],
+)
+def test_help_shows_the_line_under_a_field(
+    name: str, taught: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flag = {"tasks": "--model.help", "optim": "--model.schedule.help"}.get(
+        name.split(".")[1], "--model.objective.help"
+    )
+    model = [] if "tasks" in name else ["--model", "gpt4o_lit.tasks.Pretraining"]
+    with pytest.raises(SystemExit):
+        main(["fit", *model, flag, name])
+    assert taught in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["fti"], "no verb 'fti'; did you mean 'fit'?"),
