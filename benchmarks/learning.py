@@ -1,6 +1,6 @@
 """Time to learn tinyshakespeare by characters: ours against nanoGPT's recipe for a CPU.
 
-    python benchmarks/learning.py --data data --rounds 3
+    python benchmarks/learning.py --data data --rounds 3 [--bf16]
 
 `data` holds tinyshakespeare/input.txt. Both train on the first 90% and are asked about every
 character of the rest, in windows side by side. The peer is nanoGPT's recipe (4 layers, 128 wide,
@@ -81,12 +81,13 @@ def valid_loss(model: PlainGPT, valid: Tensor) -> float:
     return total / (len(valid) - 1)
 
 
-def ours(data: Path, seed: int) -> tuple[float, float]:
+def ours(data: Path, seed: int, bf16: bool) -> tuple[float, float]:
     """Seconds and validation loss of the whole command in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         os.symlink(data.resolve(), Path(folder) / "data")
         command = [sys.executable, "-m", "gpt4o_lit", "fit", "--config", "shakespeare_char"]
         command += ["--run_dir", "run", "--seed_everything", str(seed)]
+        command += ["--config", "with/bf16"] if bf16 else []
         start = time.perf_counter()
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
         seconds = time.perf_counter() - start
@@ -102,13 +103,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bf16", action="store_true", help="ours in bfloat16, where units are")
     args = parser.parse_args()
     text = args.data / "tinyshakespeare" / "input.txt"
     if not text.is_file():
         raise SystemExit(f"{text} does not exist; pass the folder of tinyshakespeare as --data")
     results: dict[str, list[tuple[float, float]]] = {"ours": [], "nanoGPT's recipe": []}
     for seed in range(args.rounds):
-        results["ours"].append(ours(args.data, seed))
+        results["ours"].append(ours(args.data, seed, args.bf16))
         results["nanoGPT's recipe"].append(peer(text, seed))
         for name, runs in results.items():
             seconds, loss = runs[-1]
