@@ -57,4 +57,4 @@ def test_paths_of_the_readme_exist() -> None:
     root = Path(__file__).parent.parent
     for link in re.findall(r"\]\(([^)]+)\)", README):
         assert (root / link).exists(), link
-    assert all(name in configs.names() for name in ("quickstart", "encoder_tiny", "with/muon"))
+    assert all(name in configs.names() for name in ("quickstart", "encoder_tiny", "with/bf16"))

@@ -33,8 +33,10 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def without_lone_documents(documents_BT: Tensor | None) -> Tensor | None:
-    """None where each row is one document, so that no mask is needed; looked up on CPUs alone,
-    where looking does not wait for a device."""
+    """None where each row is one document, so that no mask is needed.
+
+    On a CPU alone: elsewhere a look at the values would wait for the device.
+    """
     if documents_BT is None or documents_BT.device.type != "cpu" or torch.compiler.is_compiling():
         return documents_BT
     one_each = (documents_BT == documents_BT[:, :1]).all() and (documents_BT[:, 0] >= 0).all()

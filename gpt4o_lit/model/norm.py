@@ -21,7 +21,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        if x_BTD.device.type == "cpu" and x_BTD.dtype == self.weight.dtype and x_BTD.requires_grad:
+        exact = x_BTD.dtype == self.weight.dtype and x_BTD.dtype.itemsize >= 4
+        if exact and x_BTD.device.type == "cpu" and x_BTD.requires_grad:
             return _RMSNorm.apply(x_BTD, self.weight, self.eps)
         return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.eps)
 
@@ -41,8 +42,9 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, slope_BTD: Tensor) -> tuple[Tensor, Tensor, None]:
         x_BTD, weight_D, inverse_BT1 = ctx.saved_tensors
         along_BTD = slope_BTD * x_BTD
-        slope_weight_D = inverse_BT1.flatten() @ along_BTD.flatten(0, -2)
-        along_BT1 = (along_BTD @ weight_D)[..., None] * inverse_BT1.pow(3) / x_BTD.shape[-1]
+        with torch.autocast("cpu", enabled=False):
+            slope_weight_D = inverse_BT1.flatten() @ along_BTD.flatten(0, -2)
+            along_BT1 = (along_BTD @ weight_D)[..., None] * inverse_BT1.pow(3) / x_BTD.shape[-1]
         slope_x_BTD = (slope_BTD * weight_D).mul_(inverse_BT1).addcmul_(x_BTD, along_BT1, value=-1)
         return slope_x_BTD, slope_weight_D, None
 

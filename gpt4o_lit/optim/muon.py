@@ -58,10 +58,8 @@ def _iterate_gram(x_MPQ: Tensor, num_steps: int) -> Tensor:
 
 
 def newton_schulz_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device has units for it: a GPU, or a CPU with AVX-512 BF16 or AMX."""
-    has_units = device.type != "cpu" or any(
-        torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16")
-    )
+    """bfloat16 where the device has units for it: a GPU, or a CPU with AVX-512 BF16."""
+    has_units = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if has_units else torch.float32
 
 

@@ -29,12 +29,11 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
 
 
 def nearest_name(path: Path) -> str:
-    """What to say of a path that is missing: `; did you mean X?`, or where paths start."""
-    start = path
+    """What to say of a path that is missing: `; did you mean X?`, or how far it leads."""
     while not path.parent.is_dir() and path.parent != path:
         path = path.parent
     names = [entry.name for entry in path.parent.iterdir()]
     close = difflib.get_close_matches(path.name, names, n=1)
     if close:
         return f"; did you mean {path.parent / close[0]}?"
-    return "" if start.is_absolute() else f"; give a path that starts at {Path.cwd()}"
+    return f"; there is no {path.name} in {path.parent.resolve()}"

@@ -24,3 +24,17 @@ def test_rms_norm_of_nothing_is_nothing():
     (slope,) = torch.autograd.grad(norm(x).sum(), x)
     assert not norm(x).any()
     assert slope.isfinite().all()
+
+
+def test_autocast_around_the_backward_changes_nothing():
+    norm, x = RMSNorm(16, eps=1e-5), torch.randn(3, 5, 16, requires_grad=True)
+    outside = torch.autograd.grad(norm(x).square().sum(), (x, norm.weight))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = torch.autograd.grad(norm(x).square().sum(), (x, norm.weight))
+    torch.testing.assert_close(inside, outside, atol=0, rtol=0)
+
+
+def test_bfloat16_weights_are_normalised_in_float32():
+    norm, x = RMSNorm(64, eps=1e-5).bfloat16(), torch.randn(9, 64).bfloat16().requires_grad_()
+    exact = F.rms_norm(x.float(), (64,), norm.weight.float(), norm.eps)
+    torch.testing.assert_close(norm(x), exact.bfloat16(), atol=0, rtol=2**-7)
