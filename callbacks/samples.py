@@ -1,5 +1,8 @@
 """samples.md: what the network writes as it learns."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,11 @@ class Samples(Callback):
         self.every_n_validations, self.enabled = every_n_validations, enabled
         self._validations = 0
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse at once, not at the first validation, a prompt that the network cannot read."""
+        if self.enabled and self.prompts is not None:
+            self._sections(trainer, pl_module, replace(self.config, max_new_tokens=1))
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, in evaluation mode and without drawing from the run's random generator."""
         if not self.enabled or trainer.sanity_checking or trainer.state.fn != "fit":
@@ -45,20 +53,16 @@ class Samples(Callback):
         self._validations += 1
         if not trainer.is_global_zero or self._validations % self.every_n_validations:
             return
-        transformer: Any = pl_module.transformer
-        modes = [(part, part.training) for part in transformer.modules()]
-        transformer.eval()
-        try:
-            sections = self._sections(trainer, transformer)
-        finally:
-            for part, training in modes:  # each its own: some may be frozen in evaluation mode
-                part.training = training
+        sections = self._sections(trainer, pl_module, self.config)
         loss = trainer.callback_metrics.get("val/loss", torch.tensor(float("nan")))
         title = f"## Step {trainer.global_step}, validation loss {float(loss):.4f}\n\n"
         with (Path(trainer.default_root_dir) / "samples.md").open("a", encoding="utf-8") as file:
             file.write(title + "\n\n".join(sections) + "\n\n")
 
-    def _sections(self, trainer: Trainer, transformer: Any) -> list[str]:
+    def _sections(
+        self, trainer: Trainer, pl_module: LightningModule, config: SamplingConfig
+    ) -> list[str]:
+        transformer: Any = pl_module.transformer
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         tokenizer = datamodule.tokenizer
         corpus_config = getattr(datamodule, "corpus_config", None)
@@ -70,15 +74,28 @@ class Samples(Callback):
                 masked=transformer.decoder is None,
                 num_tokens=min(16, transformer.config.max_seq_len // 2),
             )
-        if transformer.decoder is None:
-            texts = [fill(transformer, tokenizer, prompt, add_bos=add_bos) for prompt in prompts]
-        else:
-            texts = generate(transformer, tokenizer, prompts, self.config, add_bos=add_bos)
+        with evaluating(transformer):
+            if transformer.decoder is None:
+                texts = [fill(transformer, tokenizer, text, add_bos=add_bos) for text in prompts]
+            else:
+                texts = generate(transformer, tokenizer, prompts, config, add_bos=add_bos)
         joined = transformer.decoder is not None and transformer.encoder is None
         return [
             fenced(prompt + text if joined else f"{prompt}\n-->\n{text}")
             for prompt, text in zip(prompts, texts, strict=True)
         ]
+
+
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each part has its own mode again, for some may be frozen."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def fenced(text: str) -> str:

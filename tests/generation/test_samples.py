@@ -88,3 +88,23 @@ def test_every_second_validation_and_no_sanity_check_is_written(tmp_path: Path) 
     assert (tmp_path / "samples.md").read_text(encoding="utf-8").count("## Step") == 2
     with pytest.raises(ValueError, match="every_n_validations"):
         Samples(every_n_validations=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt", "message"),
+    [
+        ("decoder", "long " * 20, "the prompt has 100 tokens, more than max_seq_len \\(64\\)"),
+        ("encoder_decoder", "long " * 20, "more than max_seq_len"),
+        ("encoder", "no gap", "the text has no <mask> to fill"),
+        ("encoder", "<mask>" * 65, "a row has 65 tokens, more than max_seq_len \\(64\\)"),
+    ],
+)
+def test_a_prompt_that_cannot_be_read_is_refused_before_training(
+    kind: str, prompt: str, message: str, tmp_path: Path
+) -> None:
+    trainer, task = training(kind, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        Samples(prompts=[prompt]).on_fit_start(trainer, task)
+    Samples(prompts=[prompt], enabled=False).on_fit_start(trainer, task)
+    Samples(prompts=["fine <mask>"]).on_fit_start(trainer, task)
+    assert not (tmp_path / "samples.md").exists()
