@@ -5,6 +5,7 @@ from gpt4o_lit.callbacks.manifest import Manifest
 from gpt4o_lit.callbacks.metrics_log import MetricsLog
 from gpt4o_lit.callbacks.model_card import ModelCard
 from gpt4o_lit.callbacks.plots import Plots
+from gpt4o_lit.callbacks.predictions import Predictions
 from gpt4o_lit.callbacks.progress import Progress
 from gpt4o_lit.callbacks.random_state import RandomState
 from gpt4o_lit.callbacks.samples import Samples
@@ -17,6 +18,7 @@ __all__ = [
     "MetricsLog",
     "ModelCard",
     "Plots",
+    "Predictions",
     "Progress",
     "RandomState",
     "Samples",

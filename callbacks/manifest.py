@@ -1,6 +1,5 @@
 """manifest.json: what made a run, so that it can be made again."""
 
-import hashlib
 import json
 import os
 import platform
@@ -35,26 +34,22 @@ class Manifest(Callback):
             "commit": commit(),
             "versions": {name: _version(name) for name in PACKAGES}
             | {"python": platform.python_version()},
-            "data": _data(datamodule),
+            "data": {
+                "directory": str(datamodule.directory),
+                "checksum": datamodule.checksum,
+            },
             "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
             "hardware": hardware(trainer),
         }
         _write(run, manifest)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add when the run ended and with what."""
-        if trainer.is_global_zero:
+        """Add when the run ended and with what; a run that had ended before keeps its figures."""
+        if trainer.is_global_zero and trainer.callback_metrics:
             run = Path(trainer.default_root_dir)
             metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
             end = {"ended": _now(), "steps": trainer.global_step, "metrics": metrics}
             _write(run, _read(run) | end)
-
-
-def _data(datamodule: Any) -> dict[str, str]:
-    """Where the corpus is, and one checksum over those of all its shards."""
-    shards = json.dumps(datamodule.corpus.manifest["shards"], sort_keys=True)
-    checksum = hashlib.sha256(shards.encode()).hexdigest()
-    return {"directory": str(datamodule.directory), "checksum": checksum}
 
 
 def commit() -> str | None:

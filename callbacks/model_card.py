@@ -14,8 +14,8 @@ class ModelCard(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure in a process of its own and write."""
-        if not trainer.is_global_zero:
-            return
+        if not trainer.is_global_zero or not trainer.callback_metrics:
+            return  # a run that had ended before keeps its card
         run = Path(trainer.default_root_dir)
         text = "\n\n".join(
             [

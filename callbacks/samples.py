@@ -43,12 +43,12 @@ class Samples(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse at once, not at the first validation, a prompt that the network cannot read."""
-        if self.enabled and self.prompts is not None:
+        if self.prompts is not None and self._writes(trainer):
             self._sections(trainer, pl_module, replace(self.config, max_new_tokens=1))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, in evaluation mode and without drawing from the run's random generator."""
-        if not self.enabled or trainer.sanity_checking or trainer.state.fn != "fit":
+        if not self._writes(trainer) or trainer.sanity_checking:
             return
         self._validations += 1
         if not trainer.is_global_zero or self._validations % self.every_n_validations:
@@ -59,6 +59,9 @@ class Samples(Callback):
         with (Path(trainer.default_root_dir) / "samples.md").open("a", encoding="utf-8") as file:
             file.write(title + "\n\n".join(sections) + "\n\n")
 
+    def _writes(self, trainer: Any) -> bool:
+        return self.enabled and trainer.state.fn == "fit" and not trainer.fast_dev_run
+
     def _sections(
         self, trainer: Trainer, pl_module: LightningModule, config: SamplingConfig
     ) -> list[str]:
@@ -67,6 +70,7 @@ class Samples(Callback):
         tokenizer = datamodule.tokenizer
         corpus_config = getattr(datamodule, "corpus_config", None)
         add_bos = getattr(corpus_config, "add_bos", False)  # other data modules add none
+        objective = getattr(pl_module, "objective", None)  # other tasks may have none
         prompts = self.prompts
         if prompts is None:
             prompts = beginnings(
@@ -78,7 +82,14 @@ class Samples(Callback):
             if transformer.decoder is None:
                 texts = [fill(transformer, tokenizer, text, add_bos=add_bos) for text in prompts]
             else:
-                texts = generate(transformer, tokenizer, prompts, config, add_bos=add_bos)
+                texts = generate(
+                    transformer,
+                    tokenizer,
+                    prompts,
+                    config,
+                    add_bos=add_bos,
+                    bidirectional_prompt=getattr(objective, "bidirectional_prompt", False),
+                )
         joined = transformer.decoder is not None and transformer.encoder is None
         return [
             fenced(prompt + text if joined else f"{prompt}\n-->\n{text}")

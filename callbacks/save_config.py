@@ -16,11 +16,28 @@ class SaveConfig(SaveConfigCallback):
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})  # type: ignore[arg-type]
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save unless the run goes on and has its config already; runs on rank 0 alone."""
+        """Save, and keep what a run that goes on with other settings had before.
+
+        `run_dir` and `ckpt_path` are left out: they belong to the command, and the file shall be
+        good for a run of its own.
+
+        Raises:
+            FileExistsError: another run has taken the directory since this one chose it.
+        """
         run = RunDirectory(Path(trainer.default_root_dir))
         run.path.mkdir(parents=True, exist_ok=True)
-        if not run.config.exists():
-            self.parser.save(self.config, str(run.config), skip_none=False)
+        goes_on = self.config.get("ckpt_path") is not None
+        config = self.config.clone()
+        config.run_dir = config.ckpt_path = None
+        text = self.parser.dump(config, skip_none=False)
+        if run.config.exists():
+            if not goes_on:
+                raise FileExistsError(f"another run has taken {run.path}; choose another run_dir")
+            before = run.config.read_text(encoding="utf-8")
+            if before != text:
+                earlier = len(list(run.path.glob("config_before_*.yaml"))) + 1
+                run.config.replace(run.path / f"config_before_{earlier}.yaml")
+        run.config.write_text(text, encoding="utf-8")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update(self.config.as_dict(), allow_val_change=True)

@@ -1,15 +1,19 @@
 """`gpt4o-lit fit|validate|test|predict`: LightningCLI, config names and run directories."""
 
+import contextlib
 import logging
 import os
 import shlex
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import set_parsing_settings
-from lightning import LightningDataModule, LightningModule
+from lightning import Callback, LightningDataModule, LightningModule
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gpt4o_lit import configs
 from gpt4o_lit.callbacks import (
@@ -17,6 +21,7 @@ from gpt4o_lit.callbacks import (
     Manifest,
     ModelCard,
     Plots,
+    Predictions,
     Progress,
     RandomState,
     Samples,
@@ -32,7 +37,10 @@ HARMLESS = (
     ".*does not have many workers",
     ".*treespec, LeafSpec",
     "The `srun` command is available",
+    "Checkpoint directory .* exists and is not empty",  # that of the run that goes on
 )
+RUN_DIR = "GPT4O_LIT_RUN_DIR"  # tells the processes of one launch
+TRANSFORMER = "--model.init_args.transformer"
 METRICS_LOG = {"class_path": "gpt4o_lit.callbacks.MetricsLog"}
 
 
@@ -88,19 +96,29 @@ class ExperimentCLI(LightningCLI):
         for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
             if "save_dir" in logger.get("init_args", {}):
                 logger.init_args.save_dir = str(self.run_dir.path)
+        config.weights_only = True  # a checkpoint is never unpickled
+        if self.subcommand == "predict":
+            config.return_predictions = False  # they are written as they come
 
     def after_fit(self) -> None:
         """Tell what there is now, and what one may do next."""
         if self.trainer.is_global_zero and self.run_dir is not None:
             prompts = self.config[self.subcommand].samples.prompts
-            print(closing_words(self.run_dir, prompts[0] if prompts else "The "))
+            writes = self.model.transformer_config.decoder is not None
+            prompt = prompts[0] if prompts else "The " if writes else "The <mask> is"
+            print(closing_words(self.run_dir, prompt))
 
-    def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Add the callbacks that no config can leave out."""
-        trainer: Any = super().instantiate_trainer(**kwargs)
-        if self.subcommand == "fit" and not trainer.fast_dev_run:
-            trainer.callbacks += [RandomState(), Manifest(), Plots(), ModelCard()]
-        return trainer
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Any:
+        """Add the callbacks that no config can leave out, and leave out what Trainer's keys do."""
+        switches = {Progress: "enable_progress_bar", Checkpoint: "enable_checkpointing"}
+        off = tuple(kind for kind, key in switches.items() if config.get(key) is False)
+        chosen = [callback for callback in callbacks if not isinstance(callback, off)]
+        if self.subcommand == "fit" and not config["fast_dev_run"]:
+            chosen += [RandomState(), Manifest(), Plots()]
+            chosen += [ModelCard()] if Checkpoint not in off else []  # it opens the checkpoint
+        if self.subcommand == "predict":
+            chosen.append(Predictions())
+        return super()._instantiate_trainer(config, chosen)
 
 
 def closing_words(run: RunDirectory, prompt: str) -> str:
@@ -127,9 +145,9 @@ def closing_words(run: RunDirectory, prompt: str) -> str:
 
 def _shared_run_dir(name: str, given: str | None) -> RunDirectory:
     """Every process of one launch takes the directory that its first process chose."""
-    chosen = os.environ.get("GPT4O_LIT_RUN_DIR")
+    chosen = os.environ.get(RUN_DIR)
     run_dir = RunDirectory(Path(chosen)) if chosen else RunDirectory.fresh(name, given)
-    os.environ["GPT4O_LIT_RUN_DIR"] = str(run_dir.path)
+    os.environ[RUN_DIR] = str(run_dir.path)
     return run_dir
 
 
@@ -146,10 +164,19 @@ def main(argv: list[str]) -> int:
     args, run_dir = resolve(argv)
     try:
         ExperimentCLI(args, run_dir)
-    except ValueError as error:
+    except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
         raise ValueError(explain(str(error))) from error
+    except SIGTERMException:
+        return 128 + signal.SIGTERM
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's way to leave
+            return 128 + signal.SIGINT
+        raise
     finally:
-        os.environ.pop("GPT4O_LIT_RUN_DIR", None)
+        taken = os.environ.pop(RUN_DIR, None)
+        if taken is not None:
+            with contextlib.suppress(OSError):  # it holds something: a run has started
+                Path(taken).rmdir()
     return 0
 
 
@@ -161,28 +188,36 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
     """
     args: list[str] = []
     run_dir: RunDirectory | None = None
+    own_dir = False
     position = 0
     while position < len(argv):
         flag, separator, value = argv[position].partition("=")
-        if flag in ("--config", "-c", "--resume"):
+        if flag in ("--config", "-c", "--resume", "--run_dir", TRANSFORMER):
             if not separator:
                 position += 1
                 if position == len(argv):
                     raise ValueError(f"{flag} needs a value")
                 value = argv[position]
+            own_dir = own_dir or flag == "--run_dir"
             if flag == "--resume":
                 run_dir = RunDirectory.existing(value)
                 args[1:1] = ["--config", str(run_dir.config)]
                 weights = run_dir.last_checkpoint if argv[0] == "fit" else run_dir.best_checkpoint
                 args += ["--ckpt_path", str(weights)]
+            elif flag == "--run_dir" or "{" in value:
+                args += [flag, value]
             else:
-                args += ["--config", str(configs.find(value))]
-        elif flag == "--model.init_args.transformer" and separator and "{" not in value:
-            args.append(f"{flag}={configs.find(value)}")
+                args += ["--config" if flag == "-c" else flag, str(configs.find(value))]
         else:
             args.append(argv[position])
         position += 1
+    if run_dir is not None and own_dir and argv[0] == "fit":
+        raise ValueError(
+            "--resume goes on in the run's own directory, so --run_dir cannot be given; leave it "
+            f"out, or start a new run with `gpt4o-lit fit --config {run_dir.config}`"
+        )
     if run_dir is not None and argv[0] != "fit":
-        args += ["--run_dir", str(run_dir.path / argv[0] / RunDirectory.fresh("").path.name)]
+        if not own_dir and RUN_DIR not in os.environ:
+            args += ["--run_dir", str(run_dir.below(argv[0]).path)]
         run_dir = None
     return args, run_dir

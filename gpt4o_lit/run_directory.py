@@ -13,7 +13,7 @@ class RunDirectory:
 
     @classmethod
     def fresh(cls, name: str, given: str | None = None) -> "RunDirectory":
-        """A directory that no run has used: `given`, or runs/NAME/TIME.
+        """Make a directory that no run has used: `given`, or runs/NAME/TIME.
 
         Raises:
             FileExistsError: `given` holds something already.
@@ -25,13 +25,13 @@ class RunDirectory:
                     f"run_dir ({given}) is not empty and a run is never overwritten; "
                     f"choose another, or go on with it by --resume {given}"
                 )
+            path.mkdir(parents=True, exist_ok=True)
             return cls(path)
-        stem = Path("runs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        path, count = stem, 1
-        while path.exists():
-            count += 1
-            path = stem.with_name(f"{stem.name}_{count}")
-        return cls(path)
+        return cls(_make_dated(Path("runs") / name))
+
+    def below(self, verb: str) -> "RunDirectory":
+        """Make a directory in this one for what `verb` finds out about the run."""
+        return RunDirectory(_make_dated(self.path / verb))
 
     @classmethod
     def existing(cls, given: str) -> "RunDirectory":
@@ -81,3 +81,15 @@ class RunDirectory:
         """
         path = self.checkpoints / "best.ckpt"
         return path if path.exists() else self.last_checkpoint
+
+
+def _make_dated(folder: Path) -> Path:
+    """A new directory named after the time; two runs of one second get one each."""
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for name in (now, *(f"{now}_{count}" for count in range(2, 1000))):
+        try:
+            (folder / name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder / name
+    raise FileExistsError(f"{folder} has a thousand runs of this second; choose a run_dir")

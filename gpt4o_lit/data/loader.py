@@ -1,6 +1,7 @@
 """Batches of packed windows in an order that can be stopped and gone on with exactly."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,12 @@ class PackedLoader:
     """Hands out `{"tokens": (B, T+1) int64, "documents": (B, T+1) int32}`; knows where it stands.
 
     The order is a pure function of (seed, epoch) and is the same set of windows per global
-    batch for any number of ranks, so its state is two integers. Reading a memory map is far
+    batch for any number of ranks, so its place is two integers. Reading a memory map is far
     faster than training, hence no worker processes: nothing is fetched that is not handed out.
+
+    Args:
+        limit: Batches after which an epoch is over. Default: all.
+        checksum: Of the text, so that a position in another text is not taken for one in this.
     """
 
     def __init__(
@@ -29,10 +34,14 @@ class PackedLoader:
         world_size: int = 1,
         seed: int = 0,
         shuffle: bool = True,
+        limit: int | None = None,
+        checksum: str = "",
     ) -> None:
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
         self.rank, self.world_size, self.seed, self.shuffle = rank, world_size, seed, shuffle
+        self.limit, self.checksum = limit, checksum
         self.epoch, self.batches_done = 0, 0
+        self._goes_on = False
 
     def __len__(self) -> int:
         """Batches in an epoch: whole ones when shuffled (training), all of them otherwise."""
@@ -40,12 +49,14 @@ class PackedLoader:
         return windows // batch if self.shuffle else -(-windows // batch)
 
     def __iter__(self) -> Iterator[Batch]:
+        stop = len(self) if self.limit is None else min(self.limit, len(self))
+        goes_on, self._goes_on = self._goes_on, False
         if not self.shuffle:
             self.batches_done = 0  # every validation reads the same text
-        elif self.batches_done >= len(self):
+        elif self.batches_done >= stop or (self.batches_done and not goes_on):
             self.epoch, self.batches_done = self.epoch + 1, 0
         order = self._order()
-        while self.batches_done < len(self):
+        while self.batches_done < stop:
             start = (self.batches_done * self.world_size + self.rank) * self.batch_size
             tokens, documents = self.split.windows(
                 order[start : start + self.batch_size], self.seq_len
@@ -57,10 +68,29 @@ class PackedLoader:
         windows = self.split.num_windows(self.seq_len)
         return packing.order(windows, self.seed, self.epoch) if self.shuffle else np.arange(windows)
 
-    def state_dict(self) -> dict[str, int]:
-        """The position: epochs finished and batches handed out in this one."""
-        return {"epoch": self.epoch, "batches_done": self.batches_done}
+    def state_dict(self) -> dict[str, Any]:
+        """Epochs finished, batches handed out in this one, and what gives them their meaning."""
+        return {"epoch": self.epoch, "batches_done": self.batches_done, **self._order_settings()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind the last batch that was handed out."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind the last batch that was handed out.
+
+        Raises:
+            ValueError: in the middle of an epoch whose batches would be others now.
+        """
+        for name, now in self._order_settings().items():
+            if state[name] != now and 0 < state["batches_done"] < len(self):
+                raise ValueError(
+                    f"the run stopped in the middle of an epoch in which {name} was {state[name]}, "
+                    f"but it is {now}; set it as it was to go on with the run"
+                )
         self.epoch, self.batches_done = state["epoch"], state["batches_done"]
+        self._goes_on = True
+
+    def _order_settings(self) -> dict[str, Any]:
+        return {
+            "the text's checksum": self.checksum,
+            "seq_len": self.seq_len,
+            "batch_size x processes": self.batch_size * self.world_size,
+            "seed": self.seed,
+        }

@@ -1,6 +1,9 @@
 """The data module of pretraining: raw text in, packed windows of tokens out."""
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from lightning import LightningDataModule
 
@@ -66,13 +69,24 @@ class PackedDataModule(LightningDataModule):
         return self._opened().tokenizer
 
     @property
+    def checksum(self) -> str:
+        """One checksum over those of all shards of the corpus."""
+        shards = json.dumps(self._opened().manifest["shards"], sort_keys=True)
+        return hashlib.sha256(shards.encode()).hexdigest()
+
+    @property
     def batches_per_epoch(self) -> int:
-        """Training batches in an epoch on each process, known without building a loader."""
-        return len(self.train_dataloader())
+        """Training batches in an epoch on each process, within Trainer's limit."""
+        loader = self.train_dataloader()
+        return len(loader) if loader.limit is None else min(loader.limit, len(loader))
 
     def train_dataloader(self) -> PackedLoader:
-        """Shuffled windows of the training split; whole batches only."""
-        loader = self._loader("train", self.batch_size, shuffle=True)
+        """Shuffled windows of the training split, whole batches only; always the same few to
+        overfit on."""
+        trainer: Any = self.trainer
+        loader = self._loader("train", self.batch_size, not (trainer and trainer.overfit_batches))
+        limit = trainer.limit_train_batches if trainer else None
+        loader.limit = int(limit * len(loader)) if isinstance(limit, float) else limit
         if len(loader) == 0:
             windows, processes = loader.split.num_windows(self.seq_len), loader.world_size
             raise ValueError(
@@ -83,17 +97,17 @@ class PackedDataModule(LightningDataModule):
 
     def val_dataloader(self) -> PackedLoader:
         """Every window of the validation split, in order."""
-        return self._loader("valid", self.eval_batch_size, shuffle=False)
+        return self._loader("valid", self.eval_batch_size, False)
 
     def test_dataloader(self) -> PackedLoader:
         """Every window of the test split, in order."""
-        return self._loader("test", self.eval_batch_size, shuffle=False)
+        return self._loader("test", self.eval_batch_size, False)
 
     def predict_dataloader(self) -> PackedLoader:
         """The test split."""
         return self.test_dataloader()
 
-    def _loader(self, split: str, batch_size: int, *, shuffle: bool) -> PackedLoader:
+    def _loader(self, split: str, batch_size: int, shuffle: bool) -> PackedLoader:
         trainer = self.trainer
         return PackedLoader(
             self._opened().split(split),
@@ -103,6 +117,7 @@ class PackedDataModule(LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
             seed=self.seed,
             shuffle=shuffle,
+            checksum=self.checksum,
         )
 
     def _opened(self) -> Corpus:

@@ -1,6 +1,7 @@
 """Pretraining: a Transformer, an objective, and packed windows of text."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,15 +116,20 @@ class Pretraining(Task):
         """The same for the test split."""
         self._log_quality("test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Negative log-likelihood of each target in nats: (B, T), zero where nothing is asked."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Targets (B, T), -100 where nothing is asked, and their negative log-likelihoods."""
         example = self._prepare(batch, batch_idx, stage=1)
         features, targets = self._features(example)
         head = self.transformer.head
         nll, _ = token_statistics(
             features, head.weight, targets, bias=head.bias, softcap=head.softcap
         )
-        return nll.view(example.targets.shape)
+        return {"targets": example.targets, "nll": nll.view(example.targets.shape)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add how the network has learned to read a prompt."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["bidirectional_prompt"] = self.objective.bidirectional_prompt
 
     def _prepare(self, batch: Batch, batch_idx: int, stage: int) -> Example:
         epoch = self.current_epoch if stage == 0 else 0

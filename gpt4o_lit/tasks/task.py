@@ -39,6 +39,7 @@ class Task(LightningModule):
         self.compile_network = compile
         self._window_targets: Tensor | float = 0.0
         self._running = torch.zeros(2, dtype=torch.float64)
+        self._logged_step = 0
 
     @property
     def datamodule(self) -> Any:
@@ -81,19 +82,33 @@ class Task(LightningModule):
 
         `trainer.estimated_stepping_batches` builds the loaders early and loses a restored position.
         """
+        limits = []
         if self.trainer.max_steps != -1:
-            return self.trainer.max_steps
-        if self.trainer.max_epochs in (None, -1):
+            limits.append(self.trainer.max_steps)
+        if self.trainer.max_epochs not in (None, -1):
+            batches = self.datamodule.batches_per_epoch
+            per_epoch = math.ceil(batches / self.trainer.accumulate_grad_batches)
+            limits.append(per_epoch * int(self.trainer.max_epochs or 0))
+        if not limits:
             raise ValueError(
                 "the schedule needs an end; set trainer.max_steps or trainer.max_epochs"
             )
-        batches = self.datamodule.batches_per_epoch
-        if isinstance(self.trainer.limit_train_batches, int):
-            batches = min(batches, self.trainer.limit_train_batches)
-        else:
-            batches = int(batches * self.trainer.limit_train_batches)
-        per_epoch = math.ceil(batches / self.trainer.accumulate_grad_batches)
-        return per_epoch * int(self.trainer.max_epochs or 0)
+        return min(limits)
+
+    def on_train_start(self) -> None:
+        """Config and flags outrank the optimizer settings of the checkpoint one goes on from."""
+        self._logged_step = self.global_step
+        if self.trainer.ckpt_path is None:
+            return
+        optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        assert isinstance(scheduler, LambdaLR)
+        chosen = self.optimizer_recipe.build(self.transformer).param_groups
+        scheduler.base_lrs = [group["lr"] for group in chosen]
+        factor = self.schedule(scheduler.last_epoch, self.max_steps)
+        for group, settings in zip(optimizer.param_groups, chosen, strict=True):
+            group |= {name: value for name, value in settings.items() if name != "params"}
+            group["initial_lr"], group["lr"] = settings["lr"], settings["lr"] * factor
 
     def weighted_loss(self, loss_sum: Tensor, num_targets: Tensor) -> Tensor:
         """Turn a sum over targets into what `backward` is called on, and remember the weight.
@@ -138,9 +153,17 @@ class Task(LightningModule):
             self._window_targets = 0.0
         if scale == 1.0 and gradient_clip_val is None:
             return
-        norm = scale_and_clip_(self.transformer.parameters(), scale, gradient_clip_val)
+        loss_scale = self._loss_scale(optimizer)
+        max_norm = None if gradient_clip_val is None else gradient_clip_val * loss_scale
+        norm = scale_and_clip_(self.transformer.parameters(), scale, max_norm)
         if self.logs_this_step:
-            self.log("train/grad_norm", norm)
+            self.log("train/grad_norm", norm / loss_scale)
+
+    def _loss_scale(self, optimizer: torch.optim.Optimizer) -> float:
+        """What gradients are still multiplied with: fused optimizers unscale them in their step."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        unscales = getattr(optimizer, "_step_supports_amp_scaling", False)
+        return 1.0 if scaler is None or not unscales else scaler.get_scale()
 
     @property
     def logs_this_step(self) -> bool:
@@ -153,9 +176,10 @@ class Task(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the loss over all targets since the last time; other steps read no value."""
-        if self.global_step == 0 or self.global_step % self._log_every:
+        if self.global_step == self._logged_step or self.global_step % self._log_every:
             return
-        loss_sum, targets = self._running.tolist()
+        self._logged_step = self.global_step  # micro-batches that do not step come by here too
+        loss_sum, targets = self.trainer.strategy.reduce(self._running, reduce_op="sum").tolist()
         if targets:
             self.log("train/loss", loss_sum / targets, prog_bar=True)
             self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
@@ -164,3 +188,18 @@ class Task(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the network's own description beside its weights, as plain data."""
         checkpoint["transformer_config"] = self.transformer_config.to_dict()
+        checkpoint["tokenizer_fingerprint"] = self.datamodule.tokenizer.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights that were learned on other pieces.
+
+        Raises:
+            ValueError: the data's tokenizer is not the one of the checkpoint.
+        """
+        if checkpoint["tokenizer_fingerprint"] != self.datamodule.tokenizer.fingerprint:
+            raise ValueError(
+                "the data's tokenizer has changed since the checkpoint was written (its text or "
+                "settings have), and the weights mean nothing to other pieces; put the text back, "
+                "or give data.init_args.tokenizer the run's own: class_path "
+                "gpt4o_lit.tokenizer.LoadSentencePiece, init_args.model RUN/tokenizer"
+            )

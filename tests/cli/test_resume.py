@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt4o_lit.cli import closing_words, resolve
+from gpt4o_lit.cli import TRANSFORMER, closing_words, resolve
 from gpt4o_lit.run_directory import RunDirectory
+
+SIZE = "model/llama_15m"
 
 
 @pytest.fixture
@@ -41,3 +43,27 @@ def test_closing_words_end_with_three_commands_that_can_be_pasted(run: RunDirect
     commands = closing_words(run, "it's a\nlong prompt").splitlines()[-3:]
     assert all(command.startswith("  gpt4o-lit ") for command in commands)
     assert """--prompt 'it'"'"'s a' """ in commands[0]
+
+
+def test_a_directory_can_be_chosen_but_not_for_a_run_that_goes_on(run: RunDirectory) -> None:
+    args, _ = resolve(["test", "--resume", str(run.path), "--run_dir", "mine"])
+    assert args[args.index("--run_dir") + 1 :] == ["mine"]
+    with pytest.raises(ValueError, match="--run_dir cannot be given"):
+        resolve(["fit", "--resume", str(run.path), "--run_dir=mine"])
+
+
+@pytest.mark.parametrize("arguments", [[TRANSFORMER, SIZE], [f"{TRANSFORMER}={SIZE}"]])
+def test_a_size_is_found_by_name_in_both_spellings(arguments: list[str]) -> None:
+    args, _ = resolve(["fit", *arguments])
+    assert args[1] == TRANSFORMER
+    assert Path(args[2]).is_file()
+    with pytest.raises(ValueError, match="needs a value"):
+        resolve(["fit", TRANSFORMER])
+
+
+def test_runs_of_one_second_have_a_directory_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = {RunDirectory.fresh("many").path for _ in range(20)}
+    assert len(runs) == len(list(Path("runs/many").iterdir())) == 20

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,12 @@ def config(home: Path) -> Path:
     return path
 
 
+def load(run: Path, checkpoint: str) -> dict[str, Any]:
+    """A checkpoint of a run."""
+    path = run / "checkpoints" / f"{checkpoint}.ckpt"
+    return dict(torch.load(path, weights_only=True))
+
+
 def weights(run: Path, checkpoint: str = "last") -> dict[str, torch.Tensor]:
     """The weights that a run saved."""
-    saved = torch.load(run / "checkpoints" / f"{checkpoint}.ckpt", weights_only=True)
-    return dict(saved["state_dict"])
+    return dict(load(run, checkpoint)["state_dict"])

@@ -1,9 +1,12 @@
 """From a text file to a trained, sampled, described run; stopped and gone on with."""
 
+import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import torch
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.metrics_log import read_metrics
-from tests.end_to_end.conftest import weights
+from tests.end_to_end.conftest import load, weights
 
 DROPOUT = "--model.init_args.transformer.decoder.dropout"
 
@@ -28,6 +31,14 @@ def assert_equal(
     for name, weight in ours.items():
         apart = (weight - theirs[name]).abs().max()
         assert apart <= atol, f"{name} is {apart} apart"
+
+
+def assert_same_losses(ours: Path, theirs: Path) -> None:
+    both = (
+        [row["train/loss"] for row in read_metrics(run / "metrics.csv") if "train/loss" in row]
+        for run in (ours, theirs)
+    )
+    assert next(both) == pytest.approx(next(both), abs=1e-5)
 
 
 def test_a_run_leaves_everything_in_its_directory(config: Path) -> None:
@@ -86,11 +97,117 @@ def test_a_run_resumed_by_another_process_equals_one_that_never_was_stopped(conf
     assert_equal(weights(Path("whole")), weights(Path("stopped")), atol=0)
 
 
-def test_flags_outrank_the_config_of_a_run_that_goes_on(config: Path) -> None:
+def test_a_run_goes_on_from_a_step_between_validations(config: Path) -> None:
+    whole = fit(config, "whole")
+    fit(config, "stopped", "--trainer.max_steps", "4")
+    rows = read_metrics(Path("stopped/metrics.csv"))
+    assert [row["step"] for row in rows if "val/loss" in row] == [2, 3]  # the last step too
+    assert main(["fit", "--resume", "stopped", "--trainer.max_steps", "6"]) == 0
+    assert_equal(weights(whole), weights(Path("stopped")), atol=0)
+
+
+def test_best_is_the_best_and_last_is_the_last(config: Path) -> None:
+    steps = ("--trainer.max_steps", "8", "--trainer.val_check_interval", "2")
+    lr = ("--model.init_args.optimizer.init_args.lr", "3.0")  # the loss rises
+    run = fit(config, "run", *steps, *lr)
+    losses = [row["val/loss"] for row in read_metrics(run / "metrics.csv") if "val/loss" in row]
+    assert len(losses) == 4
+    assert losses[-1] > min(losses)
+    steps = {name: load(run, name)["global_step"] for name in ("best", "last")}
+    assert steps == {"best": 2 * losses.index(min(losses)) + 2, "last": 8}
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_keeps_its_best_and_goes_on_exactly(
+    sign: signal.Signals, config: Path
+) -> None:
+    steps = ("--trainer.max_steps", "600", "--trainer.val_check_interval", "200")
+    whole = fit(config, "whole", *steps)
+    command = [sys.executable, "-m", "gpt4o_lit", "fit", "--config", str(config)]
+    process = subprocess.Popen([*command, "--run_dir", "run", *steps])
+    metrics, deadline = Path("run/metrics.csv"), time.monotonic() + 120
+    while len(read_metrics(metrics) if metrics.is_file() else []) < 250:
+        assert process.poll() is None, "the run ended before it was told to stop"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(sign)
+    assert process.wait(timeout=60) == 128 + sign
+    stopped = load(Path("run"), "last")["global_step"]
+    assert 250 <= stopped < 600
+    assert load(Path("run"), "best")["global_step"] == stopped // 200 * 200
+    assert main(["fit", "--resume", "run"]) == 0
+    assert_equal(weights(whole), weights(Path("run")), atol=0)
+
+
+def test_flags_outrank_the_settings_of_a_run_that_goes_on(config: Path) -> None:
     fit(config, "run", "--trainer.max_steps", "3")
-    lr = "--model.init_args.optimizer.init_args.weight_decay"
-    assert main(["fit", "--resume", "run", "--trainer.max_steps", "4", lr, "0.5"]) == 0
-    assert (Path("run") / "checkpoints" / "last.ckpt").is_file()
+    optimizer = "--model.init_args.optimizer.init_args"
+    flags = ["--trainer.max_steps", "4", f"{optimizer}.weight_decay", "0.5", f"{optimizer}.lr=1e-5"]
+    assert main(["fit", "--resume", "run", *flags]) == 0
+    saved = load(Path("run"), "last")
+    groups = saved["optimizer_states"][0]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+    assert [group["lr"] for group in groups] == [1e-5, 1e-5]
+    assert read_metrics(Path("run/metrics.csv"))[-1]["train/lr"] == pytest.approx(1e-5)
+    assert "lr: 1.0e-05" in Path("run/config.yaml").read_text()
+    assert "lr: 0.003" in Path("run/config_before_1.yaml").read_text()
+
+
+def test_weights_are_refused_for_other_pieces(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pieces = "--data.init_args.tokenizer.class_path=gpt4o_lit.tokenizer.TrainSentencePiece"
+    size = "--data.init_args.tokenizer.init_args.vocab_size=400"
+    run = fit(config, "run", pieces, size, "--trainer.max_steps", "3")
+    before = (run / "tokenizer" / "tokenizer.model").read_bytes()
+    text = Path("text.txt").read_text()
+    Path("text.txt").write_text(text.replace("cat", "bird"))
+    for verb in ("fit", "test"):
+        assert main([verb, "--resume", "run"]) == 2
+        assert "the data's tokenizer has changed" in capsys.readouterr().err
+    assert (run / "tokenizer" / "tokenizer.model").read_bytes() == before
+
+
+def test_a_finished_run_that_is_resumed_keeps_its_figures(config: Path) -> None:
+    run = fit(config, "run", "--trainer.max_steps", "3")
+    kept = {name: (run / name).read_text() for name in ("MODEL_CARD.md", "metrics.csv")}
+    metrics = json.loads((run / "manifest.json").read_text())["metrics"]
+    assert "val/loss" in metrics
+    assert main(["fit", "--resume", "run"]) == 0
+    assert {name: (run / name).read_text() for name in kept} == kept
+    assert json.loads((run / "manifest.json").read_text())["metrics"] == metrics
+
+
+def test_a_runs_config_is_good_for_another_run(config: Path) -> None:
+    fit(config, "run", "--trainer.max_steps", "3")
+    assert main(["fit", "--config", "run/config.yaml"]) == 0
+    (other,) = Path("runs/tiny").iterdir()
+    assert_equal(weights(Path("run")), weights(other), atol=0)
+
+
+def test_trainer_switches_are_honoured(config: Path) -> None:
+    flags = ("--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false")
+    run = fit(config, "run", *flags, "--trainer.max_steps", "3", "--trainer.limit_val_batches=0")
+    assert not (run / "checkpoints").exists()
+    fit(config, "dry", "--trainer.fast_dev_run", "true")
+    assert not Path("dry/samples.md").exists()
+
+
+def test_overfitting_reads_the_same_batches_each_epoch(config: Path) -> None:
+    flags = ("--trainer.overfit_batches=2", DROPOUT, "0", "--trainer.max_steps", "60")
+    rows = read_metrics(fit(config, "run", *flags) / "metrics.csv")
+    assert rows[-1]["train/loss"] < 0.6 * rows[0]["train/loss"]
+
+
+def test_predict_writes_the_loss_of_every_token(config: Path) -> None:
+    fit(config, "run")
+    assert main(["test", "--resume", "run", "--run_dir", "tested"]) == 0
+    assert main(["predict", "--resume", "run"]) == 0
+    (path,) = Path("run/predict").rglob("predictions.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        nats = [float(row["nats"]) for row in csv.DictReader(file)]
+    loss = read_metrics(Path("tested/metrics.csv"))[-1]["test/loss"]
+    assert sum(nats) / len(nats) == pytest.approx(loss, abs=1e-4)
 
 
 def test_samples_change_nothing_in_training(config: Path) -> None:
@@ -107,6 +224,7 @@ def test_four_micro_batches_of_one_equal_one_batch_of_four(config: Path) -> None
     flags += ("--trainer.val_check_interval", "12")
     parts = fit(config, "parts", *flags)
     assert_equal(weights(whole), weights(parts), atol=1e-5)
+    assert_same_losses(whole, parts)
 
 
 def test_two_processes_equal_one(config: Path) -> None:
@@ -119,6 +237,7 @@ def test_two_processes_equal_one(config: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert_equal(weights(alone), weights(Path("together")), atol=1e-5)
+    assert_same_losses(alone, Path("together"))
     ours, theirs = (read_metrics(Path(r) / "metrics.csv")[-1] for r in ("alone", "together"))
     assert ours["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-5)
 
@@ -191,3 +310,21 @@ def test_a_compiled_run_learns_the_same_and_keeps_the_keys(config: Path) -> None
     assert_equal(weights(plain), weights(compiled), atol=1e-4)
     dropped = fit(config, "dropped", "--config", "with/compile", DROPOUT, "0.5")
     assert weights(dropped).keys() == weights(plain).keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--trainer.accelerator", "tpu"], "torch_xla"),
+        (["--data.init_args.corpus.sources", "[nowhere/]"], "nowhere"),
+    ],
+)
+def test_a_run_that_cannot_start_is_one_line_and_leaves_no_directory(
+    flags: list[str], message: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--config", str(config), *flags]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert error.startswith("gpt4o-lit fit: ")
+    assert len(error.splitlines()) == 1
+    assert not list(Path("runs/tiny").iterdir())

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from gpt4o_lit.callbacks import Samples
+from gpt4o_lit.generation import SamplingConfig, generate
 from gpt4o_lit.model import AttentionConfig, StackConfig, Transformer, TransformerConfig
+from gpt4o_lit.objectives import CausalLM, PrefixLM
 from gpt4o_lit.tokenizer import ByteTokenizer
 
 tokenizer = ByteTokenizer()
@@ -45,6 +47,7 @@ def training(kind: str, directory: Path) -> tuple[Any, Any]:
     corpus = SimpleNamespace(split=lambda name: Valid())
     trainer = SimpleNamespace(
         sanity_checking=False,
+        fast_dev_run=False,
         state=SimpleNamespace(fn="fit"),
         is_global_zero=True,
         global_step=7,
@@ -65,6 +68,24 @@ def test_a_section_holds_step_loss_and_a_block_per_document(kind: str, tmp_path:
     assert "fourth" not in text
     if kind != "encoder":
         assert all(beginning[:12] in text for beginning in DOCUMENTS[:3])
+
+
+@pytest.mark.parametrize("objective", [CausalLM(), PrefixLM()])
+def test_a_prompt_is_read_as_the_objective_has_taught(objective: Any, tmp_path: Path) -> None:
+    trainer, task = training("decoder", tmp_path)
+    task.objective = objective
+    for weight in task.transformer.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    config = SamplingConfig(max_new_tokens=8, temperature=0)
+    Samples(prompts=["a prompt"], max_new_tokens=8, temperature=0).on_validation_end(trainer, task)
+    net = task.transformer.eval()
+    causal, both_ways = (
+        generate(net, tokenizer, ["a prompt"], config, bidirectional_prompt=flag)[0]
+        for flag in (False, True)
+    )
+    assert causal != both_ways
+    expected = both_ways if isinstance(objective, PrefixLM) else causal
+    assert f"a prompt{expected}\n```" in (tmp_path / "samples.md").read_text(encoding="utf-8")
 
 
 def test_modes_and_random_state_are_as_before(tmp_path: Path) -> None:

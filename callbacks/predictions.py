@@ -1,0 +1,47 @@
+"""predictions.csv: how likely each token was, as the network saw it."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+
+class Predictions(BasePredictionWriter):
+    """A row for each token that was asked: its window, id, piece and -log p in nats.
+
+    Each further process of a launch writes a file of its own, predictions_RANK.csv.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="batch")
+        self._window = 0
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the header."""
+        rank = trainer.global_rank
+        self.path = Path(trainer.default_root_dir) / f"predictions{f'_{rank}' if rank else ''}.csv"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._write([("window", "id", "piece", "nats")], "w")
+
+    def write_on_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, prediction: Any, *_: Any
+    ) -> None:
+        """Add the tokens of a batch."""
+        tokenizer = trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        rows = []
+        for targets, nll in zip(prediction["targets"], prediction["nll"], strict=True):
+            asked = targets != -100
+            for id, nats in zip(targets[asked].tolist(), nll[asked].tolist(), strict=True):
+                rows.append((self._window, id, tokenizer.piece(id), f"{nats:.5f}"))
+            self._window += 1
+        self._write(rows, "a")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell where they are."""
+        print(f"predictions: {self.path}")
+
+    def _write(self, rows: list[tuple[Any, ...]], mode: str) -> None:
+        with self.path.open(mode, encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
