@@ -1,9 +1,11 @@
 """Turns what the parser says of a mistake into one line that names the nearest right word."""
 
+import argparse
 import importlib
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import NoReturn
 
 # What jsonargparse wraps around a cause, from the outside in.
 WRAPPINGS = (
@@ -20,6 +22,19 @@ WRAPPINGS = (
 HINT = "did you mean"
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that raises what is wrong with the command line, with the nearest right word."""
+
+    def error(self, message: str) -> NoReturn:
+        """Argparse itself would print its usage and exit.
+
+        Raises:
+            ValueError: always.
+        """
+        options = [option for action in self._actions for option in action.option_strings]
+        raise ValueError(explain(message, [option.removeprefix("--") for option in options]))
+
+
 def explain(message: str, known_keys: Iterable[str] = ()) -> str:
     """One line: where the mistake is, what it is, and the nearest right word where there is one.
 
@@ -34,7 +49,9 @@ def explain(message: str, known_keys: Iterable[str] = ()) -> str:
     cause = cause.strip(" -") or "the command line could not be read"
     cause = cause.replace(".help'", "'")  # the parser may mean `optimizer` by `optimizer.help`
     line = f"{'.'.join(keys)}: {cause}" if keys else cause
-    near = None if HINT in cause else _near_class(message) or _near_key(cause, known_keys)
+    near = None
+    if HINT not in cause:
+        near = _near_class(message) or _near_choice(cause) or _near_key(cause, known_keys)
     return f"{line}; {HINT} '{near}'?" if near else line
 
 
@@ -56,10 +73,17 @@ def _near_class(message: str) -> str | None:
     return None
 
 
+def _near_choice(cause: str) -> str | None:
+    """The nearest of the words that argparse says one may choose from."""
+    found = re.search(r"invalid choice: '([^']+)' \(choose from (.+)\)", cause)
+    near = found and get_close_matches(found[1], re.findall(r"[\w.-]+", found[2]), 1)
+    return near[0] if near else None
+
+
 def _near_key(cause: str, known_keys: Iterable[str]) -> str | None:
     """The nearest key of the parser to one that it did not recognise."""
     known = set(known_keys)
-    for dashes, key in re.findall(r"(--|[Oo]ption ')([A-Za-z_][\w.+]*)", cause):
+    for dashes, key in re.findall(r"(--|[Oo]ption ')([A-Za-z_][\w.+-]*)", cause):
         near = get_close_matches(key, known - {key}, 1, cutoff=0.6)
         if key not in known and near:
             return near[0] if dashes.endswith("'") else f"--{near[0]}"

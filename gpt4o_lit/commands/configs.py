@@ -1,8 +1,7 @@
 """`gpt4o-lit configs`: the packaged configs with their first line."""
 
-import argparse
-
 from gpt4o_lit import configs
+from gpt4o_lit.parse_errors import OneLineParser
 
 KINDS = {
     configs.EXPERIMENTS: "complete experiments   (fit --config NAME)",
@@ -13,7 +12,7 @@ KINDS = {
 
 def main(argv: list[str]) -> int:
     """Print the table, or one config whole."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="gpt4o-lit configs", description="List the packaged configs, or print one."
     )
     parser.add_argument("name", nargs="?", help="print this config")

@@ -6,6 +6,7 @@ from pathlib import Path
 from gpt4o_lit.corpus import CorpusConfig
 from gpt4o_lit.corpus.measure import Measure, measure
 from gpt4o_lit.corpus.sample import sample_sources
+from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.tokenizer import TokenizerRecipe, TrainCharacters, TrainSentencePiece, load_tokenizer
 
 
@@ -45,10 +46,10 @@ def _recipe(args: argparse.Namespace) -> TokenizerRecipe:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> OneLineParser:
     usual = TrainSentencePiece()
     rules = ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf")
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="gpt4o-lit tokenizer",
         description="Train a tokenizer, or print its bytes per token and unknown rate on files.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
