@@ -10,6 +10,8 @@ from typing import TextIO
 
 from gpt4o_lit.generation import SamplingConfig, fill, generate, stream
 from gpt4o_lit.interop.run import OpenedRun, open_run
+from gpt4o_lit.parse_errors import OneLineParser
+from gpt4o_lit.tokenizer.load import nearest_name
 
 EXAMPLE = """examples:
   gpt4o-lit generate runs/quickstart/TIME --prompt "def main():" --temperature 0
@@ -17,9 +19,9 @@ EXAMPLE = """examples:
   gpt4o-lit generate runs/encoder_tiny/TIME --prompt "def <mask>(self):" --checkpoint last"""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> OneLineParser:
     """The verb's options."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="gpt4o-lit generate",
         description="Let a trained run write: a decoder goes on with the prompt, "
         "an encoder-decoder answers it, an encoder fills in each <mask>.",
@@ -90,7 +92,15 @@ def _write(
         if run.transformer.decoder is None:
             texts = [_fill(run, prompt) for prompt in batch]
         else:
-            texts = generate(run.transformer, run.tokenizer, batch, config, add_bos=run.add_bos)
+            texts = generate(
+                run.transformer,
+                run.tokenizer,
+                batch,
+                config,
+                add_bos=run.add_bos,
+                bidirectional_prompt=run.bidirectional_prompt,
+                first=start,
+            )
         for prompt, text in zip(batch, texts, strict=True):
             line = {"prompt": prompt, "completion": text}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -106,7 +116,14 @@ def _show(run: OpenedRun, prompt: str, config: SamplingConfig, *, whole: bool) -
         written = _fill(run, prompt)
         print(written)
         return len(run.tokenizer.encode(written))
-    pieces = stream(run.transformer, run.tokenizer, prompt, config, add_bos=run.add_bos)
+    pieces = stream(
+        run.transformer,
+        run.tokenizer,
+        prompt,
+        config,
+        add_bos=run.add_bos,
+        bidirectional_prompt=run.bidirectional_prompt,
+    )
     if whole:
         pieces = iter(["".join(pieces)])
     # Asked for before the prompt is shown, so that a refusal is one line and nothing else.
@@ -128,10 +145,13 @@ def read_prompts(path: Path) -> list[str]:
     """A prompt a line, or the field `prompt` of each line of a .jsonl file.
 
     Raises:
+        FileNotFoundError: there is no such file; the nearest is named.
         ValueError: the file holds no prompt, or a line has none; the line is named.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist{nearest_name(path)}")
     prompts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if line.strip():
             prompts.append(_prompt(line, f"{path}:{number}") if path.suffix == ".jsonl" else line)
     if not prompts:

@@ -1,6 +1,8 @@
-"""Writing text, token by token, with a cache of keys and values."""
+"""The next tokens of some prompts, step by step, with a cache of keys and values."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -11,72 +13,8 @@ from gpt4o_lit.tokenizer import Tokenizer
 
 # B batch, T tokens, S source tokens
 
-UNFINISHED = "\ufffd"
-
-
-def generate(
-    transformer: Transformer,
-    tokenizer: Tokenizer,
-    prompts: Sequence[str],
-    config: SamplingConfig,
-    *,
-    add_bos: bool = False,
-) -> list[str]:
-    """What comes behind each prompt, or what an encoder-decoder answers to it.
-
-    `add_bos` puts bos before each prompt, as a corpus with add_bos does before each document.
-
-    Raises:
-        ValueError: a prompt is longer than the context, or the network is an encoder alone.
-    """
-    ids: list[list[int]] = [[] for _ in prompts]
-    texts = ["" for _ in prompts]
-    done = [False for _ in prompts]
-    for step_B in decode(transformer, tokenizer, prompts, config, add_bos=add_bos):
-        for row, token in enumerate(step_B):
-            if done[row]:
-                continue
-            if token == tokenizer.eos_id:
-                done[row] = True
-                continue
-            ids[row].append(token)
-            if config.stop:
-                texts[row] = tokenizer.decode(ids[row])
-                done[row] = _cut(texts[row], config.stop) is not None
-        if all(done):
-            break
-    texts = [tokenizer.decode(row) for row in ids]
-    return [text[: _cut(text, config.stop)] for text in texts]
-
-
-def stream(
-    transformer: Transformer,
-    tokenizer: Tokenizer,
-    prompt: str,
-    config: SamplingConfig,
-    *,
-    add_bos: bool = False,
-) -> Iterator[str]:
-    """The same for one prompt, piece by piece; no character and no stop string is torn apart."""
-    ids: list[int] = []
-    shown = 0
-    text = ""
-    for (token,) in decode(transformer, tokenizer, [prompt], config, add_bos=add_bos):
-        if token == tokenizer.eos_id:
-            break
-        ids.append(token)
-        text = tokenizer.decode(ids)
-        cut = _cut(text, config.stop)
-        if cut is not None:
-            yield text[shown:cut]
-            return
-        whole = text.rstrip(UNFINISHED)
-        safe = len(whole) - _begun(whole, config.stop)
-        if safe > shown:
-            yield text[shown:safe]
-            shown = safe
-    if text[shown:]:
-        yield text[shown:]
+# Stacks may be compiled for training, whose shapes are few; here nearly every call has its own.
+UNCOMPILED = "force_eager"
 
 
 @torch.inference_mode()
@@ -87,46 +25,101 @@ def decode(
     config: SamplingConfig,
     *,
     add_bos: bool = False,
-) -> Iterator[list[int]]:
-    """One new token per prompt and step, until max_new_tokens or the context's end."""
+    bidirectional_prompt: bool = False,
+    first: int = 0,
+) -> Iterator[list[int | None]]:
+    """One new token per prompt and step; None for a prompt that has come to the context's end.
+
+    What is written behind a prompt depends on its number and the seed, not on its neighbours.
+
+    Args:
+        add_bos: Put bos before each prompt, as a corpus with add_bos does before each document.
+        bidirectional_prompt: The tokens of a prompt see one another both ways (prefix LM).
+        first: Number of the first prompt, where these are a part of a longer list.
+
+    Raises:
+        ValueError: a prompt is longer than the context, or the network is an encoder alone.
+    """
     if transformer.decoder is None:
         raise ValueError(
             "this network is an encoder, which writes no text; use `fill` for its masks"
         )
-    if not prompts:
-        return
-    weight, pieces = transformer.head.weight, tokenizer.vocab_size
-    device, longest = weight.device, transformer.config.max_seq_len
+    longest = transformer.config.max_seq_len
     rows = [_encoded(tokenizer, prompt, longest, add_bos) for prompt in prompts]
-    source_BS = documents_BS = None
+    groups: dict[int, list[int]] = {}  # rows that can go equally far are written together
+    for row, ids in enumerate(rows):
+        room = longest + 1 - (1 if transformer.encoder is not None else len(ids))
+        groups.setdefault(min(config.max_new_tokens, room), []).append(row)
+    writers = [
+        _decode_together(
+            transformer,
+            tokenizer,
+            [rows[row] for row in members],
+            config,
+            steps=steps,
+            numbers=[first + row for row in members],
+            bidirectional_prompt=bidirectional_prompt,
+        )
+        for steps, members in groups.items()
+    ]
+    for parts in zip_longest(*writers, fillvalue=()):
+        step_B: list[int | None] = [None] * len(rows)
+        for members, tokens in zip(groups.values(), parts, strict=True):
+            for row, token in zip(members, tokens, strict=False):
+                step_B[row] = token
+        yield step_B
+
+
+def _decode_together(
+    transformer: Transformer,
+    tokenizer: Tokenizer,
+    rows: list[list[int]],
+    config: SamplingConfig,
+    *,
+    steps: int,
+    numbers: list[int],
+    bidirectional_prompt: bool,
+) -> Iterator[list[int]]:
+    """One new token per row and step; every row has room for all steps."""
+    weight, pieces = transformer.head.weight, tokenizer.vocab_size
+    device = weight.device
+    source_BS = source_documents_BS = prefix_BT = None
     if transformer.encoder is not None:
-        source_BS, documents_BS = _padded(rows, tokenizer.pad_id, device)
+        source_BS, source_documents_BS = _padded(rows, tokenizer.pad_id, device)
         rows = [[tokenizer.pad_id] for _ in rows]
     tokens_BT, documents_BT = _padded(rows, tokenizer.pad_id, device)
-    room = min(longest, tokens_BT.shape[1] + config.max_new_tokens)
+    if bidirectional_prompt:
+        prefix_BT = torch.ones_like(tokens_BT, dtype=torch.bool)
+        if documents_BT is not None:
+            prefix_BT = documents_BT >= 0  # padding is seen by nobody
+    every_B = torch.arange(len(rows), device=device)
+    # The last token is told by those before it and never read itself.
+    room = tokens_BT.shape[1] + steps - 1
     cache = KVCache(transformer.config, len(rows), room, device, weight.dtype)
     seen_BV = torch.zeros(len(rows), pieces, dtype=torch.bool, device=device)
     for row, ids in enumerate(rows):
         seen_BV[row, ids] = True
-    generator = torch.Generator(device).manual_seed(config.seed)
-    hidden_BTD = transformer.hidden(
-        tokens_BT,
-        source_BS=source_BS,
-        source_documents_BS=documents_BS,
-        documents_BT=documents_BT,
-        cache=cache,
-    )
+    generators = [_generator(config.seed, number, device) for number in numbers]
+    with torch.compiler.set_stance(UNCOMPILED):
+        hidden_BTD = transformer.hidden(
+            tokens_BT,
+            source_BS=source_BS,
+            source_documents_BS=source_documents_BS,
+            documents_BT=documents_BT,
+            prefix_BT=prefix_BT,
+            cache=cache,
+        )
     last_B = torch.tensor([len(ids) - 1 for ids in rows], device=device)
-    hidden_B1D = hidden_BTD[torch.arange(len(rows), device=device), last_B][:, None]
-    for _ in range(min(config.max_new_tokens, room - tokens_BT.shape[1] + 1)):
+    hidden_B1D = hidden_BTD[every_B, last_B][:, None]
+    for left in reversed(range(steps)):
         # A vocab_size rounded up has scores that no piece belongs to.
         logits_BV = transformer.head(hidden_B1D)[:, -1, :pieces].float()
-        next_B = sample(logits_BV, config, generator, seen_BV)
+        next_B = sample(logits_BV, config, generators, seen_BV)
         yield next_B.tolist()
-        if cache.used == room:
-            return
-        seen_BV[torch.arange(len(rows), device=device), next_B] = True
-        hidden_B1D = transformer.hidden(next_B[:, None], cache=cache)
+        if left:
+            seen_BV[every_B, next_B] = True
+            with torch.compiler.set_stance(UNCOMPILED):
+                hidden_B1D = transformer.hidden(next_B[:, None], cache=cache)
 
 
 @torch.inference_mode()
@@ -151,10 +144,18 @@ def fill(
     for number, part in enumerate(text.split(mask)):
         ids += ([tokenizer.mask_id] if number else []) + tokenizer.encode(part)
     tokens_BT = torch.tensor([ids], device=transformer.head.weight.device)
-    logits_BTV = transformer(tokens_BT)[..., : tokenizer.vocab_size]
+    with torch.compiler.set_stance(UNCOMPILED):
+        logits_BTV = transformer(tokens_BT)[..., : tokenizer.vocab_size]
     logits_BTV[..., list(tokenizer.special_ids)] = float("-inf")
     filled = torch.where(tokens_BT == tokenizer.mask_id, logits_BTV.argmax(-1), tokens_BT)
     return tokenizer.decode(filled[0].tolist())
+
+
+def _generator(seed: int, number: int, device: torch.device) -> torch.Generator:
+    """One per prompt: its choices are its own, however many are written beside it."""
+    # Mixed, for a generator of the CPU reads the lower 32 bits of its seed alone.
+    mixed = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(mixed))
 
 
 def _encoded(tokenizer: Tokenizer, prompt: str, longest: int, add_bos: bool) -> list[int]:
@@ -178,16 +179,3 @@ def _padded(
         return tokens, None
     documents = [[0] * len(row) + [-1] * (longest - len(row)) for row in rows]
     return tokens, torch.tensor(documents, device=device)
-
-
-def _cut(text: str, stop: Sequence[str]) -> int | None:
-    """Where the first stop string begins."""
-    places = [place for word in stop if (place := text.find(word)) >= 0]
-    return min(places, default=None)
-
-
-def _begun(text: str, stop: Sequence[str]) -> int:
-    """Characters at the end that may be the beginning of a stop string."""
-    return max(
-        (n for word in stop for n in range(1, len(word)) if text.endswith(word[:n])), default=0
-    )

@@ -1,5 +1,6 @@
 """From scores to the next token."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ class SamplingConfig:
     stop: tuple[str, ...] = ()
     """Stop before any of these strings."""
     seed: int = 0
-    """Of the choice; the same seed writes the same text."""
+    """Of the choice; the same seed writes the same text behind the same number of a prompt."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -49,15 +50,22 @@ class SamplingConfig:
 
 
 def sample(
-    logits_BV: Tensor, config: SamplingConfig, generator: torch.Generator, seen_BV: Tensor
+    logits_BV: Tensor,
+    config: SamplingConfig,
+    generators: Sequence[torch.Generator],
+    seen_BV: Tensor,
 ) -> Tensor:
-    """The next token of each row: (B,). `seen_BV` is True for tokens that were there already."""
+    """The next token of each row by its own generator: (B,).
+
+    `seen_BV` is True for tokens that were there already.
+    """
     if config.repetition_penalty != 1.0:
         logits_BV = penalize(logits_BV, seen_BV, config.repetition_penalty)
     if config.temperature == 0:
         return logits_BV.argmax(-1)
-    logits_BV = restrict(logits_BV / config.temperature, config)
-    return torch.multinomial(logits_BV.softmax(-1), 1, generator=generator)[:, 0]
+    likely_BV = restrict(logits_BV / config.temperature, config).softmax(-1)
+    rows = zip(likely_BV, generators, strict=True)
+    return torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in rows])
 
 
 def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:

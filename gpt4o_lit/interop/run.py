@@ -30,6 +30,8 @@ class OpenedRun:
     """The run's directory."""
     add_bos: bool
     """Whether the corpus of the run has bos before each document."""
+    bidirectional_prompt: bool
+    """Whether the run has learned to read the beginning of a document both ways (prefix LM)."""
 
 
 def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> OpenedRun:
@@ -55,7 +57,10 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
     }
     transformer = _filled(config, weights, file)
     tokenizer = load_tokenizer(run.path / "tokenizer")
-    return OpenedRun(transformer.eval(), tokenizer, file, run.path, _adds_bos(run.config))
+    # Checkpoints of a task without such an objective lack the key.
+    both_ways = bool(saved.get("bidirectional_prompt", False))
+    adds_bos = _adds_bos(run.config)
+    return OpenedRun(transformer.eval(), tokenizer, file, run.path, adds_bos, both_ways)
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -68,6 +68,9 @@ class Objective(ABC):
     needs: ClassVar[Needs]
     """The stacks that it trains."""
 
+    bidirectional_prompt: ClassVar[bool] = False
+    """Whether the tokens that one gives the trained network to go on with see both ways."""
+
     _vocabulary: Vocabulary | None = None
 
     def bind(self, vocabulary: Vocabulary) -> None:

@@ -16,6 +16,7 @@ class PrefixLM(Objective):
     """Cut each document of the window at a random place and predict what follows the cut."""
 
     needs: ClassVar[Needs] = "decoder"
+    bidirectional_prompt: ClassVar[bool] = True
 
     def check(self, vocabulary: Vocabulary) -> None:
         """Any vocabulary will do."""

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from gpt4o_lit.__main__ import main
+from gpt4o_lit.commands.generate import read_prompts
 from gpt4o_lit.generation import SamplingConfig, fill, generate
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.model import (
@@ -36,9 +37,10 @@ def make_run(tmp_path: Path) -> MakeRun:
         position: PositionConfig | None = None,
         tied: bool = True,
         add_bos: bool = False,
+        bidirectional_prompt: bool = False,
     ) -> tuple[Path, Transformer]:
         stack = StackConfig(
-            num_layers=1,
+            num_layers=2,  # with one, a prompt's last token sees the same either way
             dim=16,
             attention=AttentionConfig(num_heads=2),
             position=position or PositionConfig(),
@@ -58,6 +60,8 @@ def make_run(tmp_path: Path) -> MakeRun:
         (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         state = {f"transformer.{name}": weight for name, weight in net.state_dict().items()}
         saved = {"state_dict": state, "transformer_config": config.to_dict()}
+        if bidirectional_prompt:
+            saved["bidirectional_prompt"] = True
         torch.save(saved, run / "checkpoints" / f"{checkpoint}.ckpt")
         return run, net
 
@@ -121,6 +125,46 @@ def test_a_file_of_prompts_becomes_a_file_of_answers(
     assert answers == [{"prompt": p, "completion": t} for p, t in zip(prompts, texts, strict=True)]
 
 
+def test_what_is_written_depends_on_the_prompt_and_its_number_alone(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = make_run()
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("\n".join(["ab"] * 5 + ["a" * 30, "longer"]), encoding="utf-8")
+    call = ["generate", str(run), "--prompts", "prompts.txt", "--temperature", "1"]
+    written = []
+    for size in ("1", "2", "8"):
+        assert main([*call, "--batch_size", size, "--output", f"{size}.jsonl"]) == 0
+        written.append(Path(f"{size}.jsonl").read_text(encoding="utf-8"))
+    assert written[0] == written[1] == written[2]
+    assert len({*written[0].splitlines()}) == 7
+
+
+def test_a_run_of_prefix_lm_reads_its_prompts_both_ways(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, net = make_run(bidirectional_prompt=True)
+    source, output = tmp_path / "prompts.txt", tmp_path / "answers.jsonl"
+    prompt = "a longer prompt"
+    source.write_text(prompt, encoding="utf-8")
+    (text,) = generate(net, tokenizer, [prompt], GREEDY, bidirectional_prompt=True)
+    assert text != generate(net, tokenizer, [prompt], GREEDY)[0]
+    assert main(["generate", str(run), "--prompt", prompt, *FLAGS]) == 0
+    assert capsys.readouterr().out == f"{prompt}{text}\n"
+    call = ["generate", str(run), "--prompts", str(source), "--output", str(output), *FLAGS]
+    assert main(call) == 0
+    assert json.loads(output.read_text(encoding="utf-8"))["completion"] == text
+
+
+@pytest.mark.parametrize(("suffix", "line"), [("txt", "ab"), ("jsonl", '{"prompt": "ab"}')])
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(
+    suffix: str, line: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"prompts.{suffix}"
+    path.write_text(f"{line}\n{line}\n", encoding="utf-8-sig")
+    assert read_prompts(path) == ["ab", "ab"]
+
+
 def test_an_encoder_fills_the_masks_of_a_prompt(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +183,7 @@ def test_an_encoder_fills_the_masks_of_a_prompt(
         (["--prompts", "bad.jsonl"], 'bad.jsonl:3 is not JSON with a field "prompt"'),
         (["--prompts", "number.jsonl"], "number.jsonl:1 has a prompt (3) that is no text"),
         (["--prompts", "empty.txt"], "holds no prompt"),
+        (["--prompts", "emty.txt"], "emty.txt does not exist; did you mean empty.txt?"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -1,12 +1,14 @@
-"""Cached writing equals the argmax of whole forward passes: alone, in batches, in a stream."""
+"""Cached writing equals the argmax of whole forward passes: alone, in batches, compiled or not."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from gpt4o_lit.generation import SamplingConfig, decode, fill, generate, stream
+from gpt4o_lit.generation import SamplingConfig, decode, fill, generate, sample
 from gpt4o_lit.model import AttentionConfig, StackConfig, Transformer, TransformerConfig
 from gpt4o_lit.tokenizer import ByteTokenizer
 
@@ -27,15 +29,19 @@ def network(kind: str, max_seq_len: int = 64, extra: int = 0) -> Transformer:
     return Transformer(config).eval()
 
 
-def greedy(net: Transformer, prompt: str, count: int, bos: Sequence[int] = ()) -> str:
+def greedy(
+    net: Transformer, prompt: str, count: int, bos: Sequence[int] = (), both_ways: bool = False
+) -> str:
     """The slow way: a whole forward pass for each token."""
     ids = [*bos, *tokenizer.encode(prompt)]
     source = None
     if net.encoder is not None:
         source, ids = torch.tensor([ids]), [tokenizer.pad_id]
     start = len(ids)
-    for _ in range(count):
-        token = int(net(torch.tensor([ids]), source_BS=source)[0, -1].argmax())
+    for _ in range(min(count, net.config.max_seq_len - start + 1)):
+        prefix = torch.arange(len(ids))[None] < start if both_ways else None
+        tokens = torch.tensor([ids])
+        token = int(net(tokens, source_BS=source, prefix_BT=prefix)[0, -1].argmax())
         if token == tokenizer.eos_id:
             break
         ids.append(token)
@@ -57,14 +63,82 @@ def test_a_batch_of_unequal_prompts_equals_each_alone(kind: str) -> None:
     assert together == [greedy(net, prompt, 12) for prompt in PROMPTS]
 
 
-@pytest.mark.parametrize("stop", [(), ("a", "zz"), ("\n",)])
-def test_a_stream_joined_equals_generate(stop: tuple[str, ...]) -> None:
-    net = network("decoder")
-    config = SamplingConfig(max_new_tokens=40, temperature=1.5, stop=stop, seed=3)
-    pieces = list(stream(net, tokenizer, "ab", config))
-    (whole,) = generate(net, tokenizer, ["ab"], config)
-    assert "".join(pieces) == whole
-    assert not any(word in whole for word in stop)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_batch_near_the_contexts_end_equals_each_alone(kind: str, temperature: int) -> None:
+    net = network(kind, max_seq_len=16)
+    config = SamplingConfig(max_new_tokens=8, temperature=temperature)
+    prompts = ["a" * 14, "hel", "0123456789", "b" * 16, "x" * 9, "c" * 14]
+    steps = list(decode(net, tokenizer, prompts, config))
+    alone = [
+        [step[0] for step in decode(net, tokenizer, [prompt], config, first=number)]
+        for number, prompt in enumerate(prompts)
+    ]
+    counts = [3, 8, 7, 1, 8, 3] if kind == "decoder" else [8] * 6
+    assert [len(tokens) for tokens in alone] == counts
+    for row, tokens in enumerate(alone):
+        assert [step[row] for step in steps] == tokens + [None] * (8 - len(tokens))
+    if temperature == 0:
+        texts = generate(net, tokenizer, prompts, config)
+        assert texts == [greedy(net, prompt, 8) for prompt in prompts]
+
+
+def test_equal_prompts_of_one_batch_are_answered_unequally() -> None:
+    net, config = network("decoder"), SamplingConfig(max_new_tokens=20, temperature=1)
+    assert len(set(generate(net, tokenizer, ["ab"] * 16, config))) == 16
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS[1:2], PROMPTS])
+def test_a_bidirectional_prompt_is_read_as_a_prefix(
+    prompts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, config = network("decoder"), SamplingConfig(max_new_tokens=12, temperature=0)
+    seen: list[Tensor] = []
+
+    def watched(logits_BV: Tensor, *rest: Any) -> Tensor:
+        seen.append(logits_BV)
+        return sample(logits_BV, *rest)
+
+    monkeypatch.setattr(sys.modules["gpt4o_lit.generation.decode"], "sample", watched)
+    next(decode(net, tokenizer, prompts, config, bidirectional_prompt=True))
+    for prompt, logits_V in zip(prompts, seen[0], strict=True):
+        tokens = torch.tensor([tokenizer.encode(prompt)])
+        both_ways = net(tokens, prefix_BT=torch.ones_like(tokens, dtype=torch.bool))
+        torch.testing.assert_close(logits_V, both_ways[0, -1], atol=1e-5, rtol=1e-5)
+        if len(prompt) > 1:
+            assert (logits_V - net(tokens)[0, -1]).abs().max() > 1e-2
+    written = generate(net, tokenizer, prompts, config, bidirectional_prompt=True)
+    assert written == [greedy(net, prompt, 12, both_ways=True) for prompt in prompts]
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder_decoder"])
+def test_writing_compiles_nothing_and_leaves_the_callers_compiler_alone(kind: str) -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward  # type: ignore[no-any-return]
+
+    net = network(kind)
+    plain = network(kind)
+    plain.load_state_dict(net.state_dict())
+    for stack in (net.encoder, net.decoder):
+        if stack is not None:
+            stack.compile(backend=backend)
+    config = SamplingConfig(max_new_tokens=3, temperature=0)
+    if kind == "encoder":
+        assert fill(net, tokenizer, "a<mask>") == fill(plain, tokenizer, "a<mask>")
+    else:
+        written = generate(net, tokenizer, PROMPTS, config)
+        assert written == generate(plain, tokenizer, PROMPTS, config)
+    assert not graphs
+    if kind == "decoder":
+        steps = decode(net, tokenizer, ["ab"], config)
+        next(steps)  # what the caller does between two tokens is compiled as before
+    source = torch.zeros(1, 4, dtype=torch.long) if kind == "encoder_decoder" else None
+    with torch.no_grad():
+        net(torch.zeros(1, 4, dtype=torch.long), source_BS=source)
+    assert graphs
 
 
 def test_the_same_seed_writes_the_same_text_and_another_another() -> None:
@@ -97,33 +171,13 @@ def test_an_encoder_fills_masks_and_writes_nothing() -> None:
         generate(net, tokenizer, ["a"], SamplingConfig())
 
 
-def test_a_stop_string_torn_inside_a_character_is_not_shown(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def told(*_: object, **__: object) -> Iterator[list[int]]:
-        return iter([[byte] for byte in "abé!".encode()])
-
-    monkeypatch.setattr(sys.modules["gpt4o_lit.generation.decode"], "decode", told)
-    net, config = network("decoder"), SamplingConfig(stop=("bé",))
-    assert "".join(stream(net, tokenizer, "", config)) == "a"
-    assert generate(net, tokenizer, [""], config) == ["a"]
-
-
-def test_bytes_of_a_character_are_never_shown_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(*_: object, **__: object) -> Iterator[list[int]]:
-        return iter([[byte] for byte in "春🙂é".encode()])
-
-    monkeypatch.setattr(sys.modules["gpt4o_lit.generation.decode"], "decode", told)
-    assert list(stream(network("decoder"), tokenizer, "", SamplingConfig())) == ["春", "🙂", "é"]
-
-
 def test_scores_that_no_piece_belongs_to_are_never_chosen() -> None:
     net = network("decoder", extra=200)
     with torch.no_grad():
         net.tokens.weight[tokenizer.vocab_size :] *= 50
     config = SamplingConfig(max_new_tokens=20, temperature=2.0)
     steps = list(decode(net, tokenizer, PROMPTS, config))
-    assert max(max(step) for step in steps) < tokenizer.vocab_size
+    assert max(token for step in steps for token in step if token) < tokenizer.vocab_size
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -54,7 +54,7 @@ def test_samples_follow_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(20000, 3)
     config = SamplingConfig(temperature=0.5)
     seen = torch.zeros(20000, 3, dtype=torch.bool)
-    drawn = sample(logits, config, torch.Generator().manual_seed(0), seen)
+    drawn = sample(logits, config, [torch.Generator().manual_seed(0)] * 20000, seen)
     shares = drawn.bincount(minlength=3) / 20000
     torch.testing.assert_close(shares, (logits[0] / 0.5).softmax(-1), atol=0.01, rtol=0)
 

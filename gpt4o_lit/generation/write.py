@@ -1,0 +1,118 @@
+"""Text behind a prompt, whole or piece by piece."""
+
+from collections.abc import Iterator, Sequence
+
+from gpt4o_lit.generation.decode import decode
+from gpt4o_lit.generation.sampling import SamplingConfig
+from gpt4o_lit.model import Transformer
+from gpt4o_lit.tokenizer import Tokenizer
+
+UNFINISHED = "\ufffd"
+
+
+def generate(
+    transformer: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    config: SamplingConfig,
+    *,
+    add_bos: bool = False,
+    bidirectional_prompt: bool = False,
+    first: int = 0,
+) -> list[str]:
+    """What comes behind each prompt, or what an encoder-decoder answers to it.
+
+    The options and the errors are those of `decode`.
+    """
+    completions = [_Completion(transformer, tokenizer, prompt) for prompt in prompts]
+    done = [False for _ in prompts]
+    for step_B in decode(
+        transformer,
+        tokenizer,
+        prompts,
+        config,
+        add_bos=add_bos,
+        bidirectional_prompt=bidirectional_prompt,
+        first=first,
+    ):
+        for row, token in enumerate(step_B):
+            if done[row]:
+                continue
+            if token is None or token == tokenizer.eos_id:
+                done[row] = True
+                continue
+            completions[row].ids.append(token)
+            if config.stop:
+                done[row] = _cut(completions[row].text, config.stop) is not None
+        if all(done):
+            break
+    texts = [completion.text for completion in completions]
+    return [text[: _cut(text, config.stop)] for text in texts]
+
+
+def stream(
+    transformer: Transformer,
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: SamplingConfig,
+    *,
+    add_bos: bool = False,
+    bidirectional_prompt: bool = False,
+) -> Iterator[str]:
+    """The same for one prompt, piece by piece; no character and no stop string is torn apart."""
+    completion = _Completion(transformer, tokenizer, prompt)
+    shown = 0
+    text = ""
+    for (token,) in decode(
+        transformer,
+        tokenizer,
+        [prompt],
+        config,
+        add_bos=add_bos,
+        bidirectional_prompt=bidirectional_prompt,
+    ):
+        if token is None or token == tokenizer.eos_id:
+            break
+        completion.ids.append(token)
+        text = completion.text
+        cut = _cut(text, config.stop)
+        if cut is not None:
+            yield text[shown:cut]
+            return
+        whole = text.rstrip(UNFINISHED)
+        safe = len(whole) - _begun(whole, config.stop)
+        if safe > shown:
+            yield text[shown:safe]
+            shown = safe
+    if text[shown:]:
+        yield text[shown:]
+
+
+class _Completion:
+    """Tokens behind a prompt, read together with it: a text's first piece may lose its space.
+
+    What an encoder-decoder answers is a text of its own.
+    """
+
+    def __init__(self, transformer: Transformer, tokenizer: Tokenizer, prompt: str) -> None:
+        self.tokenizer = tokenizer
+        self.ids = tokenizer.encode(prompt) if transformer.encoder is None else []
+        self._start = len(tokenizer.decode(self.ids))
+
+    @property
+    def text(self) -> str:
+        """What has been written behind the prompt."""
+        return self.tokenizer.decode(self.ids)[self._start :]
+
+
+def _cut(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first stop string begins."""
+    places = [place for word in stop if (place := text.find(word)) >= 0]
+    return min(places, default=None)
+
+
+def _begun(text: str, stop: Sequence[str]) -> int:
+    """Characters at the end that may be the beginning of a stop string."""
+    return max(
+        (n for word in stop for n in range(1, len(word)) if text.endswith(word[:n])), default=0
+    )

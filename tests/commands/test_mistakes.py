@@ -1,0 +1,38 @@
+"""A mistyped flag, choice or name is one line that names the nearest right one, for each verb."""
+
+import pytest
+
+from gpt4o_lit.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["generate", "run", "--promt", "a"], "unrecognized arguments: --promt a; {} '--prompt'?"),
+        (["generate", "run", "--no-steam"], "{} '--no-stream'?"),
+        (["generate", "run", "--checkpoint", "lst"], "--checkpoint: invalid choice: 'lst'"),
+        (["generate", "run", "--checkpoint", "lst"], "{} 'last'?"),
+        (["generate", "run", "--top_k", "x"], "argument --top_k: invalid int value: 'x'"),
+        (["generate"], "arguments are required: RUN"),
+        (["tokenizer", "--sorces", "a.txt"], "{} '--sources'?"),
+        (["tokenizer", "--model_type", "bqe"], "{} 'bpe'?"),
+        (["corpus", "--output", "c", "--valid_fractoin", "1"], "{} '--valid_fraction'?"),
+        (["configs", "--hlep"], "{} '--help'?"),
+        (["configs", "quickstrat"], "{} 'quickstart'?"),
+    ],
+)
+def test_a_mistake_names_the_nearest_right_word(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    shown = capsys.readouterr()
+    assert message.format("did you mean") in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize("verb", ["generate", "tokenizer", "corpus", "configs"])
+def test_help_is_shown(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    assert f"usage: gpt4o-lit {verb}" in capsys.readouterr().out
