@@ -1,0 +1,23 @@
+"""What a task of pretraining saves beside the weights."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpt4o_lit.model import AttentionConfig, StackConfig, TransformerConfig
+from gpt4o_lit.objectives import CausalLM, Objective, PrefixLM
+from gpt4o_lit.tasks import Pretraining
+from gpt4o_lit.tokenizer import ByteTokenizer
+
+
+@pytest.mark.parametrize(("objective", "both_ways"), [(CausalLM(), False), (PrefixLM(), True)])
+def test_a_checkpoint_tells_how_a_prompt_is_read(objective: Objective, both_ways: bool) -> None:
+    stack = StackConfig(num_layers=1, dim=16, attention=AttentionConfig(num_heads=2))
+    task = Pretraining(TransformerConfig(decoder=stack, max_seq_len=8), objective)
+    datamodule: Any = SimpleNamespace(tokenizer=ByteTokenizer())
+    task._trainer = SimpleNamespace(datamodule=datamodule)  # type: ignore[assignment]
+    checkpoint: dict[str, Any] = {}
+    task.on_save_checkpoint(checkpoint)
+    assert checkpoint["bidirectional_prompt"] is both_ways
+    assert checkpoint["transformer_config"]["decoder"]["dim"] == 16
