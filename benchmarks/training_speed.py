@@ -8,7 +8,7 @@ Prints the median tokens/s of each, and its time relative to ours. A step is for
 AdamW (fused), and zeroing the gradients on one fixed batch. Each contender has a process of its
 own, and they take their steps in turn. `gpt4o-lit fit` lets glibc keep freed memory; no peer does:
 `--allocator ours` measures each as it ships, `--allocator all` gives that setting to everybody.
-litgpt is measured where it is installed.
+`--compile` compiles every contender but ours, in place. litgpt is measured where it is installed.
 """
 
 import argparse
@@ -151,6 +151,7 @@ def litgpt(shape: Shape) -> tuple[nn.Module, Loss]:
         rotary_percentage=1.0,
     )
     model = GPT(config)
+    model.lm_head.weight = model.transformer.wte.weight  # as in all others
     return model, lambda tokens, targets: chunked_cross_entropy(model(tokens), targets)
 
 
@@ -249,7 +250,10 @@ def work(name: str, args: argparse.Namespace, pipe: Connection) -> None:
     if args.allocator == "all" or name.startswith("ours"):
         keep_freed_memory()
     shape = SHAPES[args.size]
-    step = step_of(*contenders(shape)[name](), shape, args.precision)
+    model, loss = contenders(shape)[name]()
+    if args.compile and not name.startswith("ours"):
+        model.compile()
+    step = step_of(model, loss, shape, args.precision)
     while pipe.recv():
         start = time.perf_counter()
         step()
@@ -285,6 +289,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SHAPES, default="10m")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--allocator", choices=("ours", "all"), default="ours")
+    parser.add_argument("--compile", action="store_true", help="compile the peers")
     parser.add_argument("--steps", type=int, default=9, help="counted steps of each contender")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", nargs="*", help="these contenders alone")
@@ -300,7 +305,8 @@ def main() -> None:
     times = measure(names, args)
     reference = statistics.median(times[names[0]])
     print(
-        f"{args.size} {args.precision}, allocator: {args.allocator}, {args.threads} threads, "
+        f"{args.size} {args.precision}, allocator: {args.allocator}, "
+        f"{'peers compiled, ' if args.compile else ''}{args.threads} threads, "
         f"GEMM peak {peak / 1e9:.0f} GFLOP/s"
     )
     for name, seconds in times.items():
