@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from gpt4o_lit.model.norm import LayerNorm, RMSNorm
-from gpt4o_lit.model.position import AlibiBias, RelativeBias, Rotary
+from gpt4o_lit.model.position import FixedTable
 from gpt4o_lit.model.stack import Stack
 
 
@@ -20,13 +20,13 @@ def initialize_(module: nn.Module, std: float) -> None:
             nn.init.normal_(part.weight, std=std)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.Embedding | RelativeBias):
+        elif isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=std)
         elif isinstance(part, RMSNorm | LayerNorm):
             nn.init.ones_(part.weight)
             if isinstance(part, LayerNorm) and part.bias is not None:
                 nn.init.zeros_(part.bias)
-        elif isinstance(part, Rotary | AlibiBias):
+        elif isinstance(part, FixedTable):
             part.reset_buffers()
     for stack in module.modules():
         if isinstance(stack, Stack):

@@ -1,6 +1,8 @@
 """How a stack knows the order of tokens: vectors added, features turned, or scores shifted."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -35,23 +37,38 @@ def inverse_frequencies(config: PositionConfig, head_dim: int) -> Tensor:
     return frequencies
 
 
-class Rotary(nn.Module):
-    """The angles of rotary positions."""
+class FixedTable(nn.Module):
+    """Numbers in float32 that follow from the config and move with the module.
 
-    frequencies: Tensor
+    `module.bfloat16()` and its like round every floating-point buffer, so these are kept as bits.
+    """
 
-    def __init__(self, config: PositionConfig, head_dim: int) -> None:
+    bits: Tensor
+
+    def __init__(self, make: Callable[[], Tensor]) -> None:
         super().__init__()
-        self.config, self.head_dim = config, head_dim
-        self.register_buffer("frequencies", inverse_frequencies(config, head_dim), persistent=False)
+        self.make = make
+        self.register_buffer("bits", make().view(torch.int32), persistent=False)
+
+    @property
+    def values(self) -> Tensor:
+        """The numbers, on the module's device."""
+        return self.bits.view(torch.float32)
 
     def reset_buffers(self) -> None:
         """Fill the buffer again after it was moved off the meta device."""
-        self.frequencies.copy_(inverse_frequencies(self.config, self.head_dim))
+        self.bits.copy_(self.make().view(torch.int32))
+
+
+class Rotary(FixedTable):
+    """The angles of rotary positions."""
+
+    def __init__(self, config: PositionConfig, head_dim: int) -> None:
+        super().__init__(partial(inverse_frequencies, config, head_dim))
 
     def forward(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of each pair's angle: two of (B, T, 1, H/2), in float32."""
-        angles = positions_BT[..., None, None].float() * self.frequencies.float()
+        angles = positions_BT[..., None, None].float() * self.values
         return angles.cos(), angles.sin()
 
 
@@ -74,20 +91,19 @@ def alibi_slopes(num_heads: int) -> Tensor:
     power = 2 ** math.floor(math.log2(num_heads))
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(num_heads - power)]
-    return torch.tensor(slopes)
+    return torch.tensor(slopes, dtype=torch.float32)
 
 
-class RelativeBias(nn.Module):
+class RelativeBias(nn.Embedding):
     """A learned number per head and bucket of distance (T5, arXiv:1910.10683)."""
 
     def __init__(self, config: PositionConfig, num_heads: int, causal: bool) -> None:
-        super().__init__()
+        super().__init__(config.num_buckets, num_heads)
         self.config, self.causal = config, causal
-        self.weight = nn.Parameter(torch.empty(config.num_buckets, num_heads))
 
     def forward(self, distance: Tensor) -> Tensor:
         """Bias for key place minus query place: (..., T, S) to (..., N, T, S)."""
-        return self.weight[self._bucket(distance)].movedim(-1, -3)
+        return super().forward(self._bucket(distance)).movedim(-1, -3)
 
     def _bucket(self, distance: Tensor) -> Tensor:
         """Half of the buckets for near distances one by one, half for far ones by logarithm."""
@@ -104,20 +120,12 @@ class RelativeBias(nn.Module):
         return offset + torch.where(distance < near, distance, far.clamp(max=buckets - 1))
 
 
-class AlibiBias(nn.Module):
+class AlibiBias(FixedTable):
     """A fixed penalty that grows with distance (ALiBi, arXiv:2108.12409)."""
 
-    slopes: Tensor
-
     def __init__(self, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.register_buffer("slopes", alibi_slopes(num_heads), persistent=False)
-
-    def reset_buffers(self) -> None:
-        """Fill the buffer again after it was moved off the meta device."""
-        self.slopes.copy_(alibi_slopes(self.num_heads))
+        super().__init__(partial(alibi_slopes, num_heads))
 
     def forward(self, distance: Tensor) -> Tensor:
         """Bias for key place minus query place: (..., T, S) to (..., N, T, S)."""
-        return -distance.abs()[..., None, :, :] * self.slopes[:, None, None]
+        return -distance.abs()[..., None, :, :] * self.values[:, None, None]
