@@ -65,20 +65,25 @@ class CrossAttention(nn.Module):
         super().__init__()
         config = stack.attention
         self.layer, self.config, self.head_dim = layer, config, stack.head_dim
-        inner = config.num_heads * self.head_dim
+        inner, rows = config.num_heads * self.head_dim, config.kv_heads * self.head_dim
         self.q = nn.Linear(stack.dim, inner, bias=config.qkv_bias)
-        self.kv = nn.Linear(stack.dim, 2 * config.kv_heads * self.head_dim, bias=config.qkv_bias)
+        self.kv = nn.Linear(stack.dim, 2 * rows, bias=config.qkv_bias)
+        self.kv.row_parts = (rows, rows)  # type: ignore[assignment]  # Muon takes them one by one
         self.output = nn.Linear(inner, stack.dim, bias=config.output_bias)
+        self.q_norm = RMSNorm(self.head_dim, stack.norm.eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, stack.norm.eps) if config.qk_norm else None
 
     def forward(
         self, x_BTD: Tensor, mask: Mask, memory_BSD: Tensor | None, cache: KVCache | None
     ) -> Tensor:
         q_BTNH = self.q(x_BTD).unflatten(-1, (-1, self.head_dim))
+        if self.q_norm is not None:
+            q_BTNH = self.q_norm(q_BTNH)
         k_BSKH, v_BSKH = self._keys_values(memory_BSD, cache)
         out_BTNH = attend(
             q_BTNH,
-            k_BSKH,
-            v_BSKH,
+            k_BSKH.to(q_BTNH.dtype),
+            v_BSKH.to(q_BTNH.dtype),
             mask,
             scale=self.config.scale,
             dropout=self.config.dropout if self.training else 0.0,
@@ -93,9 +98,9 @@ class CrossAttention(nn.Module):
         if cache is not None and len(cache.cross) > self.layer:
             return cache.cross[self.layer]
         assert memory_BSD is not None, "without a cached source there must be one"
-        pair: tuple[Tensor, Tensor] = (
-            self.kv(memory_BSD).unflatten(-1, (-1, self.head_dim)).chunk(2, dim=2)
-        )
+        k_BSKH, v_BSKH = self.kv(memory_BSD).unflatten(-1, (-1, self.head_dim)).chunk(2, dim=2)
+        if self.k_norm is not None:
+            k_BSKH = self.k_norm(k_BSKH)
         if cache is not None:
-            cache.cross.append(pair)
-        return pair
+            cache.cross.append((k_BSKH, v_BSKH))
+        return k_BSKH, v_BSKH

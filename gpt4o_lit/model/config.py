@@ -93,7 +93,7 @@ class AttentionConfig:
     window: int | None = None
     """Each token sees itself and the window - 1 nearest tokens a side. Default: all."""
     qk_norm: bool = False
-    """RMS norm of each query and key head before positions (Qwen3)."""
+    """RMS norm of each query and key head, before positions (Qwen3); in cross-attention too."""
     qkv_bias: bool = False
     """Biases in the query, key and value projections."""
     output_bias: bool = False

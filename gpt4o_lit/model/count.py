@@ -64,7 +64,8 @@ def _count_stack(stack: StackConfig, cross: bool, max_seq_len: int) -> dict[str,
     return {
         "attention": stack.num_layers * projections * (2 if cross else 1),
         "feed_forward": stack.num_layers * (dim * up + stack.ffn_dim * dim + ffn.bias * (up + dim)),
-        "norm": stack.num_layers * (_norm(stack) * (3 if cross else 2) + qk_norms)
+        "norm": stack.num_layers
+        * (_norm(stack) * (3 if cross else 2) + qk_norms * (2 if cross else 1))
         + outer_norms * _norm(stack),
         "position": position + stack.num_token_types * dim,
     }

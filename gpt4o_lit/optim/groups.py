@@ -15,7 +15,7 @@ class ParameterKinds:
     head: list[nn.Parameter] = field(default_factory=list)
     """The same, of the module's `head`, which turns features into logits."""
     embeddings: list[nn.Parameter] = field(default_factory=list)
-    """Tables of nn.Embedding."""
+    """Tables of nn.Embedding: pieces, positions, T5's biases of distance."""
     vectors: list[nn.Parameter] = field(default_factory=list)
     """Norms, biases and scalars: fewer than two dimensions."""
 

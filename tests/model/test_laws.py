@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gpt4o_lit.model import KVCache, NormConfig, Transformer, TransformerConfig, count_parameters
+from gpt4o_lit.model import (
+    FeedForwardConfig,
+    KVCache,
+    NormConfig,
+    Transformer,
+    TransformerConfig,
+    count_parameters,
+)
 from gpt4o_lit.model.position import inverse_frequencies
 from tests.model.conftest import POSITIONS, VOCAB, network, stack
 
@@ -140,23 +147,46 @@ def test_a_prefix_is_seen_by_all_of_its_document_and_by_no_other(tokens):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_recomputing_activations_changes_no_gradient(kind, tokens, source):
+@pytest.mark.parametrize("position", ["rotary", "relative"])
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_recomputing_activations_changes_no_gradient(kind, position, rate, tokens, source):
+    """With dropout the recomputation tosses the same coins again, and moves no later toss."""
     source = source if kind == "encoder_decoder" else None
-    gradients = []
+    gradients, later = [], []
     for checkpointing in (False, True):
         torch.manual_seed(1)
-        net = network(kind, checkpointing=checkpointing).train()
+        parts = {"feed_forward": FeedForwardConfig(dropout=rate), "attention": {"dropout": rate}}
+        net = network(kind, position, checkpointing=checkpointing, dropout=rate, **parts).train()
         net(tokens, source_BS=source).square().mean().backward()
-        gradients.append([p.grad for p in net.parameters()])
-    for plain, recomputed in zip(*gradients, strict=True):
-        assert_close(recomputed, plain)
+        gradients.append({name: p.grad for name, p in net.named_parameters()})
+        later.append(torch.rand(3))
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+    assert torch.equal(*later)
+    if position == "relative":
+        assert gradients[1]["decoder.bias.weight"].any()
+
+
+@pytest.mark.parametrize("placement", ["self", "cross"])
+def test_qk_norm_makes_scores_blind_to_the_size_of_queries_and_keys(placement, tokens, source):
+    """Ten times the query weights change nothing, for their norm is taken out again."""
+    net = network("encoder_decoder", attention={"qk_norm": True})
+    before = net(tokens, source_BS=source)
+    with torch.no_grad():
+        for block in net.decoder.blocks:
+            if placement == "cross":
+                block.cross_attention.q.weight.mul_(10)
+                block.cross_attention.kv.weight.chunk(2)[0].mul_(10)
+            else:
+                block.attention.qkv.weight.chunk(3)[0].mul_(10)
+    torch.testing.assert_close(net(tokens, source_BS=source), before, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder_decoder"])
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("norm", ["rms", "layer"])
-def test_counted_parameters_are_those_of_the_network(kind, position, norm):
-    net = network(kind, position, norm=NormConfig(kind=norm), attention={"qkv_bias": True})
+@pytest.mark.parametrize("attention", [{"qkv_bias": True}, {"qk_norm": True}], ids=str)
+def test_counted_parameters_are_those_of_the_network(kind, position, norm, attention):
+    net = network(kind, position, norm=NormConfig(kind=norm), attention=attention)
     assert count_parameters(net.config)["total"] == sum(p.numel() for p in net.parameters())
 
 
@@ -182,7 +212,7 @@ def test_a_network_built_without_memory_loads_weights(tokens):
     empty.load_state_dict(net.state_dict(), assign=True)
     empty.decoder.rotary.to_empty(device="cpu").reset_buffers()
     expected = inverse_frequencies(net.config.decoder.position, net.config.decoder.head_dim)
-    assert_close(empty.decoder.rotary.frequencies, expected)
+    assert_close(empty.decoder.rotary.values, expected)
     assert_close(empty.eval()(tokens), net(tokens))
 
 
