@@ -1,6 +1,7 @@
 """What a trained network costs to deploy, measured in a process of its own."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -53,16 +54,29 @@ def measure(run: Path) -> DeploymentCost:
 def measure_here(transformer: Transformer, num_tokens: int = 64) -> DeploymentCost:
     """Measure in this process; the peak memory is that of all it has done so far."""
     transformer.eval()
-    unit = 1 if sys.platform == "darwin" else 1024
     prefill = _prefill_speed(transformer)
     decode = None if transformer.decoder is None else _decode_speed(transformer, num_tokens)
     return DeploymentCost(
         weight_bytes=sum(p.numel() * p.element_size() for p in transformer.parameters()),
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        peak_memory_bytes=peak_memory(),
         prefill_tokens_per_second=prefill,
         decode_tokens_per_second=decode,
         threads=torch.get_num_threads(),
     )
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this program so far, in bytes.
+
+    Linux hands ru_maxrss of the program that started this one over to it; VmHWM is its own.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii"), re.MULTILINE)
+        if found is not None:
+            return int(found[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _prefill_speed(transformer: Transformer, repeats: int = 3) -> float:
