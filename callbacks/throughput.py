@@ -7,11 +7,16 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from gpt4o_lit.evaluation.efficiency import peak_flops
-from gpt4o_lit.model import flops_per_token
+from gpt4o_lit.model import flops_per_token, training_flops
+
+DTYPES = {"16": torch.float16, "32": torch.float32, "64": torch.float64}
 
 
 class Throughput(Callback):
-    """Logs `perf/tokens_per_second` of all processes and `perf/mfu`; validation is not counted.
+    """Logs `perf/tokens_per_second` of all processes and `perf/mfu`.
+
+    The clock stands still from the start of a validation to the next batch, so that neither it nor
+    the samples, checkpoints and plots that follow it count as training.
 
     Args:
         enabled: False logs nothing.
@@ -19,17 +24,27 @@ class Throughput(Callback):
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
-        self._tokens, self._since, self._paused = 0, 0.0, 0.0
+        self._tokens, self._since, self._logged_step = 0, 0.0, 0
+        self._paused: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Look up the peak and the cost of a token once."""
         if not self.enabled:
             return
-        dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
+        dtype = product_dtype(str(trainer.precision))
         self._peak = peak_flops(pl_module.device, dtype) * trainer.world_size
         seq_len = trainer.datamodule.seq_len  # type: ignore[attr-defined]
-        self._flops = flops_per_token(pl_module.transformer.config, seq_len)
-        self._restart()
+        self._flops = window_flops(pl_module, seq_len) / seq_len
+        self._tokens, self._since, self._paused = 0, _now(pl_module.device), None
+        self._logged_step = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Let the clock go on."""
+        if self._paused is not None:
+            self._since += _now(pl_module.device) - self._paused
+            self._paused = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -39,24 +54,38 @@ class Throughput(Callback):
             return
         tokens = batch["tokens"]
         self._tokens += tokens.shape[0] * (tokens.shape[1] - 1)
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.global_step == 0 or trainer.global_step % every:
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step == self._logged_step or step % every:
             return
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - self._since
-        speed = self._tokens * trainer.world_size / max(seconds, 1e-9)
+        self._logged_step = step  # micro-batches that do not step come by here too
+        now = _now(pl_module.device)
+        speed = self._tokens * trainer.world_size / max(now - self._since, 1e-9)
         pl_module.log("perf/tokens_per_second", speed, prog_bar=True)
         pl_module.log("perf/mfu", speed * self._flops / self._peak)
-        self._restart()
+        self._tokens, self._since = 0, now
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
-        self._paused = time.perf_counter()
+        if self.enabled:
+            self._paused = _now(pl_module.device)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the clock go on."""
-        self._since += time.perf_counter() - self._paused
 
-    def _restart(self) -> None:
-        self._tokens, self._since = 0, time.perf_counter()
+def product_dtype(precision: str) -> torch.dtype:
+    """In what a Trainer of this precision multiplies matrices; bfloat16 where nothing else."""
+    return DTYPES.get(precision.partition("-")[0], torch.bfloat16)
+
+
+def window_flops(task: Any, seq_len: int) -> float:
+    """Training FLOPs of a window as the task's objective cuts it; without one all is read."""
+    config, objective = task.transformer.config, getattr(task, "objective", None)
+    if objective is None:  # other tasks may have none
+        return flops_per_token(config, seq_len) * seq_len
+    lengths = objective.lengths(seq_len)
+    return training_flops(config, target=lengths.target, asked=lengths.asked, source=lengths.source)
+
+
+def _now(device: torch.device) -> float:
+    """Seconds on the clock once the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -26,10 +26,11 @@ _FP32_SHARE = 0.5  # TF32 runs at half the rate of bf16 on NVIDIA's tensor cores
 
 
 def tabled_peak(device_name: str, dtype: torch.dtype) -> float | None:
-    """Peak FLOP/s of a GPU by its name, or None when the table does not know it."""
+    """Peak FLOP/s of a GPU by its name, or None where the table does not tell it."""
     for pattern, peak in GPU_PEAKS_BF16:
         if re.search(pattern, device_name.lower()):
-            return peak if dtype in (torch.bfloat16, torch.float16) else peak * _FP32_SHARE
+            peaks = {torch.bfloat16: peak, torch.float16: peak, torch.float32: peak * _FP32_SHARE}
+            return peaks.get(dtype)
     return None
 
 

@@ -10,7 +10,7 @@ from gpt4o_lit.model.config import (
     StackConfig,
     TransformerConfig,
 )
-from gpt4o_lit.model.count import count_parameters, flops_per_token
+from gpt4o_lit.model.count import count_parameters, flops_per_token, training_flops
 from gpt4o_lit.model.mask import Mask
 from gpt4o_lit.model.transformer import Transformer
 
@@ -28,4 +28,5 @@ __all__ = [
     "attention_weights",
     "count_parameters",
     "flops_per_token",
+    "training_flops",
 ]

@@ -28,21 +28,52 @@ def count_parameters(config: TransformerConfig) -> dict[str, int]:
 
 
 def flops_per_token(config: TransformerConfig, seq_len: int) -> float:
-    """Training FLOPs per token: 6 per weight of a matrix product, and 12 * T * N * H a layer.
+    """Training FLOPs per token where each stack reads `seq_len` tokens and all are asked for."""
+    both = config.encoder is not None and config.decoder is not None
+    source = seq_len if both else 0
+    return training_flops(config, target=seq_len, asked=seq_len, source=source) / seq_len
+
+
+def training_flops(
+    config: TransformerConfig, *, target: int, asked: float, source: int = 0
+) -> float:
+    """Training FLOPs of one row: 6 per weight and token, 12 per head feature, query and key.
 
     As in PaLM's appendix B (arXiv:2204.02311), with the output matrix counted and the lookup of
-    token vectors not; attention counts in full though half of it is masked. For an encoder-decoder
-    both stacks are taken to read `seq_len` tokens each.
+    token vectors not; attention counts in full though half of it is masked.
+
+    Args:
+        config: The network, with its vocab_size.
+        target: Tokens that the decoder reads, or the encoder where there is no decoder.
+        asked: Of those, the ones that the output matrix is applied to.
+        source: Tokens that the encoder of an encoder-decoder reads.
     """
-    assert config.vocab_size is not None, "flops_per_token needs vocab_size"
-    counts = count_parameters(config)
-    weights = counts["attention"] + counts["feed_forward"] + config.vocab_size * config.dim
-    attention = sum(
-        12 * stack.num_layers * stack.attention.num_heads * stack.head_dim * seq_len
-        for stack in (config.encoder, config.decoder)
-        if stack is not None
-    )
-    return 6.0 * weights + attention
+    assert config.vocab_size is not None, "training_flops needs vocab_size"
+    total = 6.0 * config.vocab_size * config.dim * asked
+    if config.head_transform:
+        total += 6.0 * config.dim**2 * target
+    if config.encoder is not None:
+        total += _self_flops(config.encoder, target if config.decoder is None else source)
+    if config.decoder is not None:
+        total += _self_flops(config.decoder, target)
+    if config.encoder is not None and config.decoder is not None:
+        total += _cross_flops(config.decoder, target, source)
+    return total
+
+
+def _self_flops(stack: StackConfig, length: int) -> float:
+    """All of a stack but its cross-attention."""
+    counts = _count_stack(stack, cross=False, max_seq_len=0)
+    inner = stack.attention.num_heads * stack.head_dim
+    weights = counts["attention"] + counts["feed_forward"]
+    return 6.0 * weights * length + 12.0 * stack.num_layers * inner * length**2
+
+
+def _cross_flops(stack: StackConfig, target: int, source: int) -> float:
+    """Queries and output of the target, keys and values of the source, and their products."""
+    inner, kv = (n * stack.head_dim for n in (stack.attention.num_heads, stack.attention.kv_heads))
+    products = 6.0 * stack.dim * (2 * inner * target + 2 * kv * source)
+    return stack.num_layers * (products + 12.0 * inner * target * source)
 
 
 def _norm(stack: StackConfig) -> int:

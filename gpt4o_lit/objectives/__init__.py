@@ -3,7 +3,15 @@
 from gpt4o_lit.objectives.causal import CausalLM
 from gpt4o_lit.objectives.loss import linear_cross_entropy, token_statistics
 from gpt4o_lit.objectives.masked import MaskedLM
-from gpt4o_lit.objectives.objective import IGNORED, PADDING, Example, Needs, Objective, Vocabulary
+from gpt4o_lit.objectives.objective import (
+    IGNORED,
+    PADDING,
+    Example,
+    Lengths,
+    Needs,
+    Objective,
+    Vocabulary,
+)
 from gpt4o_lit.objectives.prefix import PrefixLM
 from gpt4o_lit.objectives.span_corruption import SpanCorruption
 
@@ -12,6 +20,7 @@ __all__ = [
     "PADDING",
     "CausalLM",
     "Example",
+    "Lengths",
     "MaskedLM",
     "Needs",
     "Objective",

@@ -56,6 +56,12 @@ class CausalLM(Objective):
             tokens_BT1 = fill_in_the_middle(
                 tokens_BT1, documents_BT1, vocabulary, self.fim_rate, self.fim_spm_rate, generator
             )
+        return self.prepare_evaluation(tokens_BT1, documents_BT1, generator)
+
+    def prepare_evaluation(
+        self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
+    ) -> Example:
+        """The text as it stands, so that runs with and without fim_rate can be compared."""
         return Example(
             tokens=tokens_BT1[:, :-1],
             targets=next_token_targets(tokens_BT1, documents_BT1),

@@ -10,6 +10,7 @@ from gpt4o_lit.objectives.objective import (
     IGNORED,
     PADDING,
     Example,
+    Lengths,
     Needs,
     Objective,
     Vocabulary,
@@ -83,6 +84,10 @@ class MaskedLM(Objective):
             targets=tokens_BT.masked_fill(~asked_BT, IGNORED),
             documents=documents_BT,
         )
+
+    def lengths(self, seq_len: int) -> Lengths:
+        """All is read, `rate` of it is asked for."""
+        return Lengths(target=seq_len, asked=self.rate * seq_len)
 
     def _word_starts(self, tokens_BT: Tensor, documents_BT: Tensor, maskable_BT: Tensor) -> Tensor:
         """A word ends before a piece that begins one, at a special piece, and with its document."""

@@ -62,6 +62,18 @@ class Example:
     """(B, T) bool: positions that their whole document sees (prefix LM)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Pieces of a window's example, on average; what it costs follows from them."""
+
+    target: int
+    """What the decoder reads, or the encoder where there is no decoder."""
+    asked: float
+    """Of those, the positions with a target."""
+    source: int = 0
+    """What the encoder of an encoder-decoder reads."""
+
+
 class Objective(ABC):
     """Turns windows of the one packed corpus into examples; random only through the generator."""
 
@@ -97,6 +109,22 @@ class Objective(ABC):
         self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
     ) -> Example:
         """Make an example of each window, on the tensors' device, where the generator lives too."""
+
+    def prepare_evaluation(
+        self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
+    ) -> Example:
+        """The example by which validation and test judge; by default that of training."""
+        return self.prepare(tokens_BT1, documents_BT1, generator)
+
+    @property
+    def mark_ids(self) -> tuple[int, ...]:
+        """Targets that are marks of this objective, not text: no cost of theirs is a text's."""
+        return ()
+
+    def lengths(self, seq_len: int) -> Lengths:
+        """Lengths of the example of a window of `seq_len` pieces; by default all, each asked."""
+        source = seq_len if self.needs == "encoder_decoder" else 0
+        return Lengths(target=seq_len, asked=seq_len, source=source)
 
 
 def require_piece(objective: Objective, vocabulary: Vocabulary, field_name: str) -> int:

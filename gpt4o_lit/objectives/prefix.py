@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from gpt4o_lit.objectives.causal import next_token_targets
-from gpt4o_lit.objectives.objective import IGNORED, PADDING, Example, Needs, Objective, Vocabulary
+from gpt4o_lit.objectives.objective import (
+    IGNORED,
+    PADDING,
+    Example,
+    Lengths,
+    Needs,
+    Objective,
+    Vocabulary,
+)
 from gpt4o_lit.objectives.segments import document_starts, segment_bounds
 
 
@@ -40,3 +48,7 @@ class PrefixLM(Objective):
             documents=documents_BT,
             prefix=(rank_BT < prefix_length_BT) & (documents_BT != PADDING),
         )
+
+    def lengths(self, seq_len: int) -> Lengths:
+        """All is read; the cut falls in the middle on average."""
+        return Lengths(target=seq_len, asked=seq_len / 2)

@@ -13,6 +13,7 @@ from gpt4o_lit.objectives.objective import (
     IGNORED,
     PADDING,
     Example,
+    Lengths,
     Needs,
     Objective,
     Vocabulary,
@@ -64,6 +65,18 @@ class SpanCorruption(Objective):
         num_hidden = min(max(round(seq_len * self.rate), 1), seq_len - 1)
         num_spans = max(round(num_hidden / self.mean_span), 1)
         return num_hidden, min(num_spans, seq_len - num_hidden)
+
+    @property
+    def mark_ids(self) -> tuple[int, ...]:
+        """Sentinels, and what begins and ends documents or the target."""
+        ends = (self.vocabulary.bos_id, self.vocabulary.eos_id)
+        return (*self.vocabulary.sentinel_ids, *(piece for piece in ends if piece is not None))
+
+    def lengths(self, seq_len: int) -> Lengths:
+        """Source and target share the window; each span adds a sentinel to both, eos ends one."""
+        num_hidden, num_spans = self.span_counts(seq_len)
+        target = num_hidden + num_spans + 1
+        return Lengths(target=target, asked=target, source=seq_len - num_hidden + num_spans)
 
     def prepare(
         self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator

@@ -24,3 +24,6 @@ def test_measuring_the_peak_draws_no_random_number() -> None:
 )
 def test_a_plain_name_finds_its_peak(name: str, peak: float | None) -> None:
     assert tabled_peak(name, torch.bfloat16) == peak
+    assert tabled_peak(name, torch.float16) == peak
+    assert tabled_peak(name, torch.float32) == (None if peak is None else peak / 2)
+    assert tabled_peak(name, torch.float64) is None

@@ -208,6 +208,42 @@ def test_padding_is_asked_nothing(
     assert (example.targets[example.documents == -1] == -100).all()
 
 
+@pytest.mark.parametrize("objective", EVERY, ids=repr)
+def test_a_run_is_judged_by_its_training_example_but_for_what_fim_rearranges(
+    vocabulary: Vocabulary, windows: Windows, objective: Objective
+) -> None:
+    judged = bound(objective, vocabulary).prepare_evaluation(*windows, seeded())
+    expected = CausalLM() if isinstance(objective, CausalLM) else objective
+    assert _equal(judged, bound(expected, vocabulary).prepare(*windows, seeded()))
+
+
+@pytest.mark.parametrize("objective", EVERY, ids=repr)
+def test_targets_that_are_no_marks_are_pieces_of_the_window(
+    vocabulary: Vocabulary, windows: Windows, objective: Objective
+) -> None:
+    example = bound(objective, vocabulary).prepare_evaluation(*windows, seeded())
+    marks = torch.tensor(objective.mark_ids, dtype=torch.long)
+    for window, targets in zip(windows[0], example.targets, strict=True):
+        text = targets[(targets != -100) & ~torch.isin(targets, marks)]
+        assert Counter(text.tolist()) <= Counter(window.tolist())
+    if isinstance(objective, SpanCorruption):
+        assert set(marks.tolist()) == {*vocabulary.sentinel_ids, vocabulary.bos_id, 2}
+
+
+@pytest.mark.parametrize("objective", EVERY, ids=repr)
+def test_lengths_are_those_of_an_example(vocabulary: Vocabulary, objective: Objective) -> None:
+    """Of one long document without padding; what is asked, on average of 64 windows."""
+    tokens_BT1 = torch.randint(7, 100, (64, 513))
+    example = bound(objective, replace(vocabulary, sentinel_ids=tuple(range(110, 150)))).prepare(
+        tokens_BT1, torch.zeros_like(tokens_BT1), seeded()
+    )
+    lengths = objective.lengths(512)
+    assert example.tokens.shape[1] == lengths.target
+    assert (0 if example.source is None else example.source.shape[1]) == lengths.source
+    asked = (example.targets != -100).sum(dim=1).float().mean().item()
+    assert asked == pytest.approx(lengths.asked, rel=0.15)
+
+
 @pytest.mark.parametrize(
     ("objective", "missing", "message"),
     [

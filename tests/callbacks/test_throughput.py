@@ -1,0 +1,127 @@
+"""The speed that is told is that of training alone, and its FLOPs are those that are done."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from gpt4o_lit.callbacks import Throughput, throughput
+from gpt4o_lit.callbacks.throughput import product_dtype, window_flops
+from gpt4o_lit.model import (
+    AttentionConfig,
+    StackConfig,
+    Transformer,
+    TransformerConfig,
+    flops_per_token,
+)
+from gpt4o_lit.objectives import CausalLM, MaskedLM, SpanCorruption
+
+SEQ_LEN, BATCH = 8, 4
+STACK = StackConfig(num_layers=1, dim=8, attention=AttentionConfig(num_heads=2))
+
+
+class Clock:
+    """Stands still but for those who say that something took time."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Windows(LightningDataModule):
+    seq_len = SEQ_LEN
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        rows = [{"tokens": torch.zeros(SEQ_LEN + 1, dtype=torch.long)}] * 12 * BATCH
+        return DataLoader(rows, batch_size=BATCH)  # type: ignore[arg-type]
+
+    val_dataloader = train_dataloader
+
+
+class SecondABatch(LightningModule):
+    """A batch takes a second of training, and an hour of validation."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock, self.weight = clock, torch.nn.Parameter(torch.ones(()))
+        config = TransformerConfig(decoder=STACK, vocab_size=11)
+        self.transformer = SimpleNamespace(config=config)
+        self.told: list[tuple[int, float]] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.clock.now += 1
+        return self.weight.square()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.clock.now += 3600
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        if name == "perf/tokens_per_second":
+            self.told.append((self.trainer.global_step, value))
+
+
+class WritesLong(Callback):
+    """Comes behind Throughput, as samples, checkpoints and plots do."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.clock.now += 100
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_each_logged_step_tells_once_how_fast_training_alone_was(
+    accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+    monkeypatch.setattr(throughput, "peak_flops", lambda device, dtype: 1.0)
+    module = SecondABatch(clock)
+    Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        accumulate_grad_batches=accumulate,
+        log_every_n_steps=2,
+        val_check_interval=3,
+        callbacks=[Throughput(), WritesLong(clock)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module, datamodule=Windows())
+    steps = range(2, 12 // accumulate + 1, 2)
+    assert module.told == [(step, BATCH * SEQ_LEN) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("32-true", torch.float32),
+        ("16-mixed", torch.float16),
+        ("16-true", torch.float16),
+        ("bf16-mixed", torch.bfloat16),
+        ("64-true", torch.float64),
+    ],
+)
+def test_the_peak_is_that_of_the_precision(precision: str, dtype: torch.dtype) -> None:
+    assert product_dtype(precision) == dtype
+
+
+@pytest.mark.parametrize("objective", [None, CausalLM(), MaskedLM(), SpanCorruption()], ids=repr)
+def test_a_window_costs_what_its_objective_has_it_read(objective: object) -> None:
+    pair = isinstance(objective, SpanCorruption)
+    stacks = {"encoder": STACK, "decoder": STACK} if pair else {"decoder": STACK}
+    net = Transformer(TransformerConfig(**stacks, vocab_size=50_000, max_seq_len=512))
+    task = SimpleNamespace(transformer=net, objective=objective)
+    share = window_flops(task, 512) / (512 * flops_per_token(net.config, 512))
+    # The head is nearly all that this network costs.
+    expected = {MaskedLM: (0.15, 0.3), SpanCorruption: (0.15, 0.3)}.get(type(objective), (1, 1))
+    assert expected[0] <= share <= expected[1]
