@@ -2,7 +2,9 @@
 
 import argparse
 import importlib
+import inspect
 import re
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NoReturn
@@ -51,7 +53,8 @@ def explain(message: str, known_keys: Iterable[str] = ()) -> str:
     line = f"{'.'.join(keys)}: {cause}" if keys else cause
     near = None
     if HINT not in cause:
-        near = _near_class(message) or _near_choice(cause) or _near_key(cause, known_keys)
+        near = _near_class(message) or _near_bare_class(cause) or _near_choice(cause)
+        near = near or _near_argument(cause) or _near_key(cause, known_keys)
     return f"{line}; {HINT} '{near}'?" if near else line
 
 
@@ -73,11 +76,38 @@ def _near_class(message: str) -> str | None:
     return None
 
 
+def _near_bare_class(cause: str) -> str | None:
+    """The nearest class of our rooms to a name without a path that is none of theirs."""
+    found = re.search(r"Expected a dot import path string: (\w+)", cause)
+    if found is None:
+        return None
+    rooms = [module for name, module in sys.modules.items() if name.startswith("gpt4o_lit.")]
+    names = {name for room in rooms for name in getattr(room, "__all__", ()) if name[0].isupper()}
+    return next(iter(get_close_matches(found[1], names, 1)), None)
+
+
 def _near_choice(cause: str) -> str | None:
-    """The nearest of the words that argparse says one may choose from."""
-    found = re.search(r"invalid choice: '([^']+)' \(choose from (.+)\)", cause)
-    near = found and get_close_matches(found[1], re.findall(r"[\w.-]+", found[2]), 1)
-    return near[0] if near else None
+    """The nearest of the words that the parser says one may choose from."""
+    patterns = (
+        r"invalid choice: '(?P<given>[^']+)' \(choose from (?P<words>.+)\)",
+        r"Literal\[(?P<words>[^]]+)\]\. Got value: (?P<given>\S+)",
+    )
+    for pattern in patterns:
+        if found := re.search(pattern, cause):
+            words = re.findall(r"[\w.-]+", found["words"])
+            return next(iter(get_close_matches(found["given"], words, 1, cutoff=0.5)), None)
+    return None
+
+
+def _near_argument(cause: str) -> str | None:
+    """The nearest argument of a class to one that it does not take."""
+    found = re.search(r"class_path '([\w.]+)': Option '(\w+)'", cause)
+    if found is None:
+        return None
+    module_name, _, name = found[1].rpartition(".")
+    taken = getattr(sys.modules.get(module_name), name, None)
+    arguments = inspect.signature(taken).parameters if inspect.isclass(taken) else ()
+    return next(iter(get_close_matches(found[2], arguments, 1)), None)
 
 
 def _near_key(cause: str, known_keys: Iterable[str]) -> str | None:

@@ -17,6 +17,16 @@ from gpt4o_lit.__main__ import main
         (["tokenizer", "--sorces", "a.txt"], "{} '--sources'?"),
         (["tokenizer", "--model_type", "bqe"], "{} 'bpe'?"),
         (["corpus", "--output", "c", "--valid_fractoin", "1"], "{} '--valid_fraction'?"),
+        (["corpus", "--output", "c", "--documents", "lne"], "{} 'line'?"),
+        (["corpus", "--output", "c", "--on_error", "skp"], "{} 'skip'?"),
+        (
+            ["corpus", "--output", "c", "--tokenizer", "TrainSentencePeice"],
+            "{} 'TrainSentencePiece'?",
+        ),
+        (
+            ["corpus", "--output=c", "--tokenizer=TrainCharacters", "--tokenizer.sead=3"],
+            "{} 'seed'?",
+        ),
         (["configs", "--hlep"], "{} '--help'?"),
         (["configs", "quickstrat"], "{} 'quickstart'?"),
     ],
