@@ -1,13 +1,18 @@
 """Every packaged config opens with a line of its own, parses, and builds what it says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from gpt4o_lit import configs
 from gpt4o_lit.__main__ import main
-from gpt4o_lit.model import TransformerConfig, count_parameters
+from gpt4o_lit.cli import RUN_DIR, ExperimentCLI, resolve
+from gpt4o_lit.data import PackedDataModule
+from gpt4o_lit.model import Transformer, TransformerConfig, count_parameters
+from gpt4o_lit.tasks import Pretraining
 
 EXPERIMENTS = [name for name in configs.names() if "/" not in name]
 OVERLAYS = [name for name in configs.names() if name.startswith("with/")]
@@ -65,11 +70,46 @@ def test_an_overlay_lies_over_an_experiment_and_only_appends(
     assert (laid == plain) == has_it_already
 
 
+class Instantiated(ExperimentCLI):
+    """Everything that a command makes before it does anything."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        assert subcommand == "fit"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "overlay"),
+    [(name, None) for name in EXPERIMENTS]
+    + [(STACKS.get(name.removeprefix("with/"), "quickstart"), name) for name in OVERLAYS],
+)
+def test_everything_in_a_config_can_be_instantiated(
+    experiment: str, overlay: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv(RUN_DIR, str(tmp_path / "run"))
+    overlays = ["--config", overlay] if overlay else []
+    args, run = resolve(["fit", "--config", experiment, *overlays])
+    cli = Instantiated(args, run)
+    assert isinstance(cli.model, Pretraining)
+    assert isinstance(cli.datamodule, PackedDataModule)
+    assert cli.trainer.callbacks
+    assert number_of_weights(cli.model.transformer_config) > 100_000
+
+
+def number_of_weights(config: TransformerConfig) -> int:
+    """The weights of the network itself, built without memory."""
+    with torch.device("meta"):
+        network = Transformer(replace(config, vocab_size=config.vocab_size or 1000))
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_a_size_has_the_parameters_of_its_paper(name: str) -> None:
     config = TransformerConfig.from_dict(yaml.safe_load(configs.find(name).read_text()))
     expected = MILLIONS[name.removeprefix("model/")]
-    assert count_parameters(config)["total"] / 1e6 == pytest.approx(expected, abs=0.06)
+    assert number_of_weights(config) / 1e6 == pytest.approx(expected, abs=0.06)
+    assert count_parameters(config)["total"] == number_of_weights(config)
 
 
 def test_a_size_takes_the_place_of_an_experiments_network(

@@ -42,14 +42,26 @@ def test_wheel_has_callbacks_and_configs(wheel: Path) -> None:
         assert config.relative_to(ROOT).as_posix() in names
 
 
-def test_wheel_installed_elsewhere_runs_a_verb(wheel: Path, tmp_path: Path) -> None:
+def test_wheel_installed_elsewhere_trains(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    (tmp_path / "text.txt").write_text("a line of text\n" * 4000, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    command = (
+        "import sys, gpt4o_lit, gpt4o_lit.callbacks; from gpt4o_lit.__main__ import main;"
+        "print(gpt4o_lit.__file__, gpt4o_lit.callbacks.__file__); sys.exit(main(sys.argv[1:]))"
+    )
+    flags = [
+        "--data.init_args.corpus.sources=[text.txt]",
+        "--data.init_args.corpus.documents=line",
+        "--data.init_args.corpus.deduplicate=false",
+        "--data.init_args.tokenizer=gpt4o_lit.tokenizer.Bytes",
+        "--trainer.max_steps=2",
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", "import gpt4o_lit, sys; print(gpt4o_lit.__file__);"
-         "from gpt4o_lit.__main__ import main; sys.exit(main(['configs']))"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", command, "fit", "--config", "quickstart", *flags],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "site") in done.stdout
-    assert "quickstart" in done.stdout
+    places = done.stdout.splitlines()[0].split()
+    assert all(place.startswith(str(tmp_path / "site")) for place in places)
+    assert list(tmp_path.glob("runs/quickstart/*/MODEL_CARD.md"))

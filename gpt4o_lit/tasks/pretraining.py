@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,12 +133,16 @@ class Pretraining(Task):
         checkpoint["bidirectional_prompt"] = self.objective.bidirectional_prompt
 
     def _prepare(self, batch: Batch, batch_idx: int, stage: int) -> Example:
-        epoch = self.current_epoch if stage == 0 else 0
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        step = (epoch * 2**24 + batch_idx) * world + rank
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed((torch.initial_seed() * 2 + stage) * 2**20 + step & (2**63 - 1))
+        generator = self._generator(batch_idx, stage)
         return self.objective.prepare(batch["tokens"], batch["documents"], generator)
+
+    def _generator(self, batch_idx: int, stage: int) -> torch.Generator:
+        """Each batch of each epoch on each process draws by itself; each validation draws alike."""
+        epoch = self.current_epoch if stage == 0 else 0
+        place = (torch.initial_seed(), stage, epoch, batch_idx, self.trainer.global_rank)
+        # A generator on the CPU reads the low 32 bits alone, so they must hold all of it.
+        seed = np.random.SeedSequence(place).generate_state(1, np.uint64)
+        return torch.Generator(device=self.device).manual_seed(int(seed[0]))
 
     def _features(self, example: Example) -> tuple[Tensor, Tensor]:
         hidden_BTD = self.transformer.hidden(

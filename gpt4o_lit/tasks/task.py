@@ -98,6 +98,7 @@ class Task(LightningModule):
     def on_train_start(self) -> None:
         """Config and flags outrank the optimizer settings of the checkpoint one goes on from."""
         self._logged_step = self.global_step
+        self._require_whole_steps()
         if self.trainer.ckpt_path is None:
             return
         optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
@@ -109,6 +110,18 @@ class Task(LightningModule):
         for group, settings in zip(optimizer.param_groups, chosen, strict=True):
             group |= {name: value for name, value in settings.items() if name != "params"}
             group["initial_lr"], group["lr"] = settings["lr"], settings["lr"] * factor
+
+    def _require_whole_steps(self) -> None:
+        """A checkpoint in the middle of an accumulation window would lose half a step."""
+        trainer: Any = self.trainer
+        interval, window = trainer.val_check_batch, trainer.accumulate_grad_batches
+        within = trainer.check_val_every_n_epoch is None or interval < trainer.num_training_batches
+        if within and math.isfinite(interval) and interval % window:
+            raise ValueError(
+                f"trainer.val_check_interval ({interval} batches) must be a multiple of "
+                f"accumulate_grad_batches ({window}), for a run cannot go on from half a step; "
+                f"set it to {math.ceil(interval / window) * window}"
+            )
 
     def weighted_loss(self, loss_sum: Tensor, num_targets: Tensor) -> Tensor:
         """Turn a sum over targets into what `backward` is called on, and remember the weight.

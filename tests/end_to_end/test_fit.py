@@ -227,19 +227,46 @@ def test_four_micro_batches_of_one_equal_one_batch_of_four(config: Path) -> None
     assert_same_losses(whole, parts)
 
 
-def test_two_processes_equal_one(config: Path) -> None:
-    flags = [DROPOUT, "0", "--trainer.max_steps", "3"]
-    alone = fit(config, "alone", *flags)
-    command = [sys.executable, "-m", "gpt4o_lit", "fit", "--config", str(config)]
-    command += ["--run_dir", "together", *flags, "--data.init_args.batch_size", "2"]
+def fit_on_two(*flags: str) -> None:
+    command = [sys.executable, "-m", "gpt4o_lit", "fit", *flags]
     command += ["--trainer.strategy", "ddp", "--trainer.devices", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_processes_equal_one(config: Path) -> None:
+    flags = [DROPOUT, "0", "--trainer.max_steps", "3"]
+    alone = fit(config, "alone", *flags)
+    half = "--data.init_args.batch_size=2"
+    fit_on_two("--config", str(config), "--run_dir", "together", *flags, half)
     assert_equal(weights(alone), weights(Path("together")), atol=1e-5)
     assert_same_losses(alone, Path("together"))
     ours, theirs = (read_metrics(Path(r) / "metrics.csv")[-1] for r in ("alone", "together"))
     assert ours["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-5)
+
+
+def test_two_processes_draw_their_own_dropout_and_go_on_exactly(config: Path) -> None:
+    fit_on_two("--config", str(config), "--run_dir", "whole", DROPOUT, "0.5")
+    flags = (DROPOUT, "0.5", "--trainer.max_steps", "3")
+    fit_on_two("--config", str(config), "--run_dir", "stopped", *flags)
+    saved = load(Path("stopped"), "last")["callbacks"]["RandomState"]["ranks"]
+    coins = []
+    for state in saved:
+        generator = torch.Generator()
+        generator.set_state(state["torch"])
+        coins.append(torch.rand(8, generator=generator))
+    assert not torch.equal(*coins)
+    fit_on_two("--resume", "stopped", "--trainer.max_steps", "6")
+    assert_equal(weights(Path("whole")), weights(Path("stopped")), atol=0)
+
+
+def test_a_validation_within_a_step_is_refused(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--run_dir", "run", "--trainer.accumulate_grad_batches", "2"]
+    assert main(["fit", "--config", str(config), *flags]) == 2
+    assert "accumulate_grad_batches (2)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["validate", "test"])

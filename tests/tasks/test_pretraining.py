@@ -1,9 +1,11 @@
 """What a task of pretraining saves beside the weights."""
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from gpt4o_lit.model import AttentionConfig, StackConfig, TransformerConfig
 from gpt4o_lit.objectives import CausalLM, Objective, PrefixLM
@@ -21,3 +23,14 @@ def test_a_checkpoint_tells_how_a_prompt_is_read(objective: Objective, both_ways
     task.on_save_checkpoint(checkpoint)
     assert checkpoint["bidirectional_prompt"] is both_ways
     assert checkpoint["transformer_config"]["decoder"]["dim"] == 16
+
+
+def test_every_batch_draws_by_itself() -> None:
+    stack = StackConfig(num_layers=1, dim=16, attention=AttentionConfig(num_heads=2))
+    task = Pretraining(TransformerConfig(decoder=stack, max_seq_len=8))
+    draws = []
+    for seed, epoch, rank in itertools.product((0, 8, 2048, 2**32), (0, 1), (0, 1)):
+        torch.manual_seed(seed)
+        task._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)  # type: ignore[assignment]
+        draws += [float(torch.rand((), generator=task._generator(i, stage=0))) for i in range(9)]
+    assert len(set(draws)) == len(draws) == 4 * 2 * 2 * 9
