@@ -79,7 +79,7 @@ def _spread(x_BSKH: Tensor, num_heads: int) -> Tensor:
 def _flex(q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, mask: Mask, scale: float) -> Tensor:
     if q_BTNH.device.type == "cpu" and torch.is_grad_enabled() and q_BTNH.requires_grad:
         raise ValueError("attention.kernel (flex) cannot train on a CPU; set it to auto or eager")
-    added = mask.written_out(q_BTNH, k_BSKH)
+    added = mask.added if mask.blocks is not None else mask.written_out(q_BTNH, k_BSKH)
     batch, length, heads, _ = q_BTNH.shape
 
     def score(value: Tensor, b: Tensor, n: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -92,6 +92,7 @@ def _flex(q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, mask: Mask, scale: flo
         k_BSKH.transpose(1, 2),
         v_BSKH.transpose(1, 2),
         score_mod=score,
+        block_mask=mask.blocks,
         scale=scale,
         enable_gqa=heads != k_BSKH.shape[2],
     )

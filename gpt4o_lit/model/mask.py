@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 # B batch, T query tokens, S key tokens, N heads
 
@@ -17,9 +18,13 @@ class Mask:
     added: Tensor | None = None
     """Added to the scores, -inf where a query does not see a key: (B or 1, N or 1, T, S).
     None: each query sees all keys, or with `causal` its own and the earlier ones."""
+    blocks: BlockMask | None = None
+    """For FlexAttention alone, which leaves out blocks that nobody sees: it says who sees whom, and
+    `added` holds the bias alone."""
 
     def written_out(self, q_BTNH: Tensor, k_BSKH: Tensor) -> Tensor | None:
         """`added`, and for a plain causal mask what it stands for: (1, 1, T, S)."""
+        assert self.blocks is None, "a mask of blocks is for FlexAttention"
         if self.added is not None or not self.causal:
             return self.added
         ahead = q_BTNH.new_full((1, 1, q_BTNH.shape[1], k_BSKH.shape[1]), float("-inf"))
@@ -72,6 +77,32 @@ def self_mask(
     if documents_BT is not None:
         allowed = allowed & same_document(documents_BT, documents_BT)
     return Mask(causal=causal and whole and prefix_BT is None, added=_added(allowed, dtype, bias))
+
+
+def flex_mask(
+    length: int,
+    device: torch.device,
+    *,
+    causal: bool,
+    window: int | None = None,
+    documents_BT: Tensor | None = None,
+    prefix_BT: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Mask:
+    """`self_mask` of whole rows for FlexAttention, where a query that sees nothing gives zeros."""
+
+    def sees(b: Tensor, n: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        seen = t >= s if causal else t >= 0
+        if prefix_BT is not None:
+            seen = seen | prefix_BT[b, s]
+        if window is not None:
+            seen = seen & ((t - s).abs() < window)
+        if documents_BT is not None:
+            seen = seen & (documents_BT[b, t] == documents_BT[b, s]) & (documents_BT[b, s] >= 0)
+        return seen
+
+    rows = next((len(x) for x in (documents_BT, prefix_BT) if x is not None), None)
+    return Mask(added=bias, blocks=create_block_mask(sees, rows, None, length, length, device))
 
 
 def cross_mask(

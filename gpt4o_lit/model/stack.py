@@ -8,7 +8,7 @@ from gpt4o_lit.model.block import Block
 from gpt4o_lit.model.cache import KVCache
 from gpt4o_lit.model.config import StackConfig
 from gpt4o_lit.model.dropout import Dropout
-from gpt4o_lit.model.mask import Mask, compute_dtype, self_mask, without_lone_documents
+from gpt4o_lit.model.mask import Mask, compute_dtype, flex_mask, self_mask, without_lone_documents
 from gpt4o_lit.model.norm import make_norm
 from gpt4o_lit.model.position import (
     AlibiBias,
@@ -120,6 +120,16 @@ class Stack(nn.Module):
         lone = cache is not None and not cache.ragged and places_BT.shape[1] == 1
         if lone and (window is None or window >= places_BS.shape[1]):
             return Mask(added=None if bias is None else bias.to(dtype))
+        if self.config.attention.kernel == "flex" and cache is None:
+            return flex_mask(
+                places_BT.shape[1],
+                places_BT.device,
+                causal=self.causal,
+                window=window,
+                documents_BT=documents_BT,
+                prefix_BT=prefix_BT,
+                bias=None if bias is None else bias.to(dtype),
+            )
         return self_mask(
             places_BT,
             places_BS,

@@ -13,6 +13,7 @@ from gpt4o_lit.model import (
     TransformerConfig,
     count_parameters,
 )
+from gpt4o_lit.model.mask import flex_mask
 from gpt4o_lit.model.position import inverse_frequencies
 from tests.model.conftest import POSITIONS, VOCAB, network, stack
 
@@ -102,18 +103,39 @@ def test_padding_of_a_source_is_seen_by_nobody(target_documents, tokens, source)
 
 @pytest.mark.parametrize("kernel", ["eager", "flex"])
 @pytest.mark.parametrize("position", ["rotary", "relative", "alibi"])
-@pytest.mark.parametrize("heads", HEADS[:2], ids=str)
-@pytest.mark.parametrize("packed", [False, True])
-def test_kernels_agree(kernel, position, heads, packed, tokens):
-    documents = torch.tensor([[0] * 5 + [1] * 7] * 2) if packed else None
+@pytest.mark.parametrize("heads", HEADS[::2], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "packed"),
+    [
+        ("decoder", False),
+        ("decoder", True),
+        ("decoder", "prefix"),
+        ("encoder", False),
+        ("encoder", True),
+    ],
+)
+def test_kernels_agree(kernel, kind, position, heads, packed, tokens):
+    """Where somebody looks: the last two places of the first row are padding."""
+    documents = torch.tensor([[0] * 5 + [1] * 5 + [-1] * 2, [0] * 5 + [1] * 7])
+    calls = {"documents_BT": documents if packed else None}
+    if packed == "prefix":
+        calls["prefix_BT"] = torch.arange(12).expand(2, -1) % 5 < 2
     torch.manual_seed(1)
-    reference = network("decoder", position, attention=heads)
+    reference = network(kind, position, attention=heads)
     torch.manual_seed(1)
-    other = network("decoder", position, attention={**heads, "kernel": kernel})
+    other = network(kind, position, attention={**heads, "kernel": kernel})
+    read = documents >= 0 if packed else slice(None)
     with torch.no_grad():
-        assert_close(
-            other(tokens, documents_BT=documents), reference(tokens, documents_BT=documents)
-        )
+        found = other(tokens, **calls)
+        assert found.isfinite().all()
+        assert_close(found[read], reference(tokens, **calls)[read])
+
+
+def test_flex_leaves_out_the_blocks_of_other_documents():
+    documents = torch.arange(4).repeat_interleave(128)[None]
+    blocks = flex_mask(512, documents.device, causal=True, documents_BT=documents).blocks
+    assert torch.equal(blocks.to_dense()[0, 0], torch.eye(4, dtype=torch.int32))
+    assert flex_mask(512, documents.device, causal=True).blocks.sparsity() == 37.5
 
 
 def test_as_many_key_heads_as_query_heads_is_multi_head_attention(tokens):
