@@ -75,7 +75,7 @@ class Pretraining(Task):
             )
         )
         self._token_bytes = torch.from_numpy(tokenizer.token_bytes).long()
-        self._sums = torch.zeros(4, dtype=torch.float64)
+        self._sums = torch.zeros(5, dtype=torch.float64)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch: prepare, run, and weigh by its targets."""
@@ -89,12 +89,12 @@ class Pretraining(Task):
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums anew."""
-        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
+        self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add this batch to the sums: loss, targets, right guesses, bytes of text."""
+        """Add this batch to the sums: losses of all and of text, targets, right guesses, bytes."""
         example = self._prepare(batch, batch_idx, stage=1)
         features, targets = self._features(example)
         head = self.transformer.head
@@ -102,10 +102,12 @@ class Pretraining(Task):
             features, head.weight, targets, bias=head.bias, softcap=head.softcap
         )
         asked = targets != -100
+        marks = torch.tensor(self.objective.mark_ids, dtype=torch.long, device=targets.device)
+        text = asked & ~torch.isin(targets, marks)
         num_bytes = self._token_bytes.to(targets.device)[targets[asked]].sum()
-        self._sums += torch.stack(
-            [nll[asked].double().sum(), asked.sum(), correct[asked].sum(), num_bytes]
-        ).double()
+        losses = (nll[asked].double().sum(), nll[text].double().sum())
+        counts = (asked.sum(), correct[asked].sum(), num_bytes)
+        self._sums += torch.stack([*losses, *(count.double() for count in counts)])
 
     test_step = validation_step
 
@@ -134,7 +136,8 @@ class Pretraining(Task):
 
     def _prepare(self, batch: Batch, batch_idx: int, stage: int) -> Example:
         generator = self._generator(batch_idx, stage)
-        return self.objective.prepare(batch["tokens"], batch["documents"], generator)
+        prepare = self.objective.prepare_evaluation if stage else self.objective.prepare
+        return prepare(batch["tokens"], batch["documents"], generator)
 
     def _generator(self, batch_idx: int, stage: int) -> torch.Generator:
         """Each batch of each epoch on each process draws by itself; each validation draws alike."""
@@ -156,7 +159,7 @@ class Pretraining(Task):
 
     def _log_quality(self, split: str) -> None:
         sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
-        nll, targets, correct, num_bytes = sums.tolist()
+        nll, text_nll, targets, correct, num_bytes = sums.tolist()
         if not targets:
             return
         loss = nll / targets
@@ -164,4 +167,4 @@ class Pretraining(Task):
         self.log(f"{split}/perplexity", math.exp(min(loss, 700.0)))
         self.log(f"{split}/accuracy", correct / targets)
         if num_bytes:
-            self.log(f"{split}/bits_per_byte", nll / math.log(2) / num_bytes, prog_bar=True)
+            self.log(f"{split}/bits_per_byte", text_nll / math.log(2) / num_bytes, prog_bar=True)

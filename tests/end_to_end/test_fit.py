@@ -303,6 +303,7 @@ def test_an_objective_is_one_key_away(stacks: list[str], objective: str, config:
     rows = read_metrics(run / "metrics.csv")
     assert rows[-1]["train/loss"] < rows[0]["train/loss"]
     assert (run / "samples.md").is_file()
+    assert 0 < rows[-1]["val/bits_per_byte"] < 10
 
 
 def test_generate_writes_behind_a_prompt(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,3 +34,17 @@ def test_every_batch_draws_by_itself() -> None:
         task._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)  # type: ignore[assignment]
         draws += [float(torch.rand((), generator=task._generator(i, stage=0))) for i in range(9)]
     assert len(set(draws)) == len(draws) == 4 * 2 * 2 * 9
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_filling_in_the_middle_is_trained_and_not_judged_by(rate: float) -> None:
+    stack = StackConfig(num_layers=1, dim=16, attention=AttentionConfig(num_heads=2))
+    task = Pretraining(TransformerConfig(decoder=stack, max_seq_len=32), CausalLM(fim_rate=rate))
+    datamodule: Any = SimpleNamespace(tokenizer=ByteTokenizer(), seq_len=16)
+    task._trainer = SimpleNamespace(datamodule=datamodule, current_epoch=0, global_rank=0)  # type: ignore[assignment]
+    task.setup("fit")
+    tokens = torch.arange(65, 82)[None]
+    batch = {"tokens": tokens, "documents": torch.zeros_like(tokens)}
+    trained, judged = (task._prepare(batch, 0, stage) for stage in (0, 1))
+    assert torch.equal(judged.tokens, tokens[:, :-1])
+    assert torch.equal(trained.tokens, judged.tokens) == (rate == 0)
