@@ -1,32 +1,26 @@
-"""Perplexity per word of a run on a text of words, from its bits per byte.
+"""Perplexity per word of a run on a text of words.
 
     python benchmarks/word_perplexity.py runs/wikitext2/TIME --text data/wikitext2/test.txt
 
 WikiText counts each word between blanks and the end of each line (`<eos>`): 245,569 for its test
 text. Pieces, words and bytes cut one text in different ways, so its probability is the same however
-it is counted: the total of the negative log-likelihoods of all pieces, line ends included, divided
-by the number of words, is the logarithm of the perplexity per word. The total is what
-`gpt4o-lit test` reports as bits per byte, times the bytes; the tokenizer must change no byte
-(normalization: identity).
+it is counted: the sum of the negative log-likelihoods of all pieces, line ends included, divided by
+the number of words, is the logarithm of the perplexity per word.
+
+Side by side, as in `gpt4o-lit test`, the first pieces of a window are read without what comes
+before them. With windows that overlap by half, each piece but those of the first window has at
+least half a window before it; each is still judged once. The text's first piece is not judged.
 """
 
 import argparse
-import csv
 import math
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
+import torch
+from torch import Tensor
 
-def bits_per_byte(run: Path) -> float:
-    """What the run's best weights need for its test text."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "test"
-        command = [sys.executable, "-m", "gpt4o_lit", "test", "--resume", str(run)]
-        subprocess.run([*command, "--run_dir", str(out)], check=True, timeout=3600)
-        with (out / "metrics.csv").open(encoding="utf-8") as lines:
-            return float(list(csv.DictReader(lines))[-1]["test/bits_per_byte"])
+from gpt4o_lit.interop.run import OpenedRun, open_run
+from gpt4o_lit.objectives import token_statistics
 
 
 def count(text: str) -> int:
@@ -34,18 +28,45 @@ def count(text: str) -> int:
     return sum(len(line.split()) + 1 for line in text.split("\n")[:-1])
 
 
+@torch.inference_mode()
+def nats(run: OpenedRun, ids: Tensor, stride: int) -> float:
+    """Sum of the negative log-likelihoods of all pieces but the first, `stride` judged a window."""
+    head, length = run.transformer.head, run.transformer.config.max_seq_len
+    total = 0.0
+    for judged_to in range(stride, len(ids) - 1 + stride, stride):
+        end = min(judged_to, len(ids) - 1)
+        start = max(0, judged_to - length)
+        hidden_1TD = run.transformer.hidden(ids[None, start:end])
+        fresh = end - (judged_to - stride)
+        features_TD = head.features(hidden_1TD)[0, -fresh:]
+        targets_T = ids[start + 1 : end + 1][-fresh:]
+        nll_T, _ = token_statistics(
+            features_TD, head.weight, targets_T, bias=head.bias, softcap=head.softcap
+        )
+        total += float(nll_T.double().sum())
+    return total
+
+
 def main() -> None:
-    """Measure and convert."""
+    """Measure side by side and overlapping, and convert."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--text", type=Path, required=True)
     args = parser.parse_args()
-    text = args.text.read_bytes()
-    words = count(text.decode())
-    bits = bits_per_byte(args.run)
-    perplexity = math.exp(bits * math.log(2) * len(text) / words)
-    print(f"{words} words, {len(text)} bytes, {bits:.4f} bits per byte")
-    print(f"perplexity per word: {perplexity:.2f}")
+    run = open_run(args.run)
+    text = args.text.read_bytes().decode()
+    ids = torch.tensor(run.tokenizer.encode(text))
+    if run.tokenizer.decode(ids.tolist()) != text:
+        parser.error("the tokenizer changes the text (normalization); its perplexity means nothing")
+    words, length = count(text), run.transformer.config.max_seq_len
+    print(f"{run.checkpoint}: {words:,} words, {len(ids):,} pieces, {len(text.encode()):,} bytes")
+    for stride, name in ((length, "side by side"), (length // 2, "overlapping by half")):
+        total = nats(run, ids, stride)
+        bits = total / math.log(2) / len(text.encode())
+        print(
+            f"windows of {length} {name}: perplexity per word {math.exp(total / words):.2f}, "
+            f"bits per byte {bits:.4f}"
+        )
 
 
 if __name__ == "__main__":
