@@ -50,7 +50,10 @@ def _parser() -> ArgumentParser:
         help="TrainSentencePiece, TrainCharacters, LoadSentencePiece or Bytes, and its options.",
     )
     parser.add_argument(
-        "--num_workers", type=int | None, default=None, help="Processes. Default: one per core."
+        "--num_workers",
+        type=int | None,
+        default=None,
+        help="Processes of some 60 MB each. Default: one per core, 12 at most.",
     )
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
     parser.add_argument(

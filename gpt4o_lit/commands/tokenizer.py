@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from gpt4o_lit.corpus import CorpusConfig
+from gpt4o_lit.corpus.documents import Skips
 from gpt4o_lit.corpus.measure import Measure, measure
 from gpt4o_lit.corpus.sample import sample_sources
 from gpt4o_lit.parse_errors import OneLineParser
@@ -17,7 +18,10 @@ def main(argv: list[str]) -> int:
         path, files = args.eval[0], args.eval[1:] or args.sources
         if not files:
             raise ValueError("--eval names no files to measure on; add them behind the tokenizer")
-        print(table(measure(load_tokenizer(path), files, args.text_field)))
+        skips = Skips(args.on_error)
+        print(table(measure(load_tokenizer(path), files, skips, args.text_field)))
+        for kind, count in sorted(skips.counts.items()):
+            print(f"skipped, {kind}: {count:,}")
         return 0
     if not args.sources or not args.output:
         raise ValueError("--sources and --output are missing; give both, or --eval TOKENIZER FILES")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 from gpt4o_lit.corpus.config import CorpusConfig
 from gpt4o_lit.corpus.corpus import SPLITS
-from gpt4o_lit.corpus.encode import Job
+from gpt4o_lit.corpus.encode import Job, last_sign
 from gpt4o_lit.corpus.pool import Pool
 from gpt4o_lit.corpus.route import Piece
 from gpt4o_lit.corpus.shards import ShardInfo, shard_name, whole_shard
 
-SMALLEST_SHARD, LARGEST_SHARD = 1 << 19, 8 << 20
+SMALLEST_SHARD, LARGEST_SHARD = 1 << 19, 4 << 20
+# Measured: what a worker takes with its shard; and what all may, so that a build with its reader
+# never takes more than 1 GB.
+WORKER_MEMORY, WORKERS_MEMORY = 58_000_000, 700_000_000
 
 
 def shard_bytes(source_bytes: int) -> int:
@@ -27,16 +31,22 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def num_processes() -> int:
+    """Worker processes where nobody says how many: one per core, within the memory for them."""
+    return max(1, min(num_cores(), WORKERS_MEMORY // WORKER_MEMORY))
+
+
 @dataclass
 class _Draft:
     """The shard of one split that is being filled."""
 
     index: int
     digest: Any
-    texts: list[bytes] = field(default_factory=list)
+    before: str
+    text: bytearray = field(default_factory=bytearray)
+    sizes: "array[int]" = field(default_factory=lambda: array("I"))
     opens: bytearray = field(default_factory=bytearray)
     closes: bytearray = field(default_factory=bytearray)
-    size: int = 0
 
 
 class Builder:
@@ -80,25 +90,25 @@ class Builder:
             }
         return totals
 
-    def _draft(self, index: int) -> _Draft:
-        return _Draft(index, hashlib.blake2b(self._seed, digest_size=16))
+    def _draft(self, index: int, before: str = "") -> _Draft:
+        return _Draft(index, hashlib.blake2b(self._seed, digest_size=16), before)
 
     def _add(self, piece: Piece, submit: Callable[[Job], None]) -> None:
         draft = self._drafts[piece.split]
         size = len(piece.text)
         draft.digest.update(b"%b%d,%d,%d;" % (piece.digest, size, piece.opens, piece.closes))
-        draft.texts.append(piece.text)
+        draft.text += piece.text
+        draft.sizes.append(size)
         draft.opens.append(piece.opens)
         draft.closes.append(piece.closes)
-        draft.size += size
-        if draft.size >= self.limit:
+        if len(draft.text) >= self.limit:
             self._emit(piece.split, submit)
 
     def _emit(self, split: str, submit: Callable[[Job], None]) -> None:
         draft = self._drafts[split]
-        if not draft.texts:
+        if not draft.text:
             return
-        self._drafts[split] = self._draft(draft.index + 1)
+        self._drafts[split] = self._draft(draft.index + 1, last_sign(draft.text, len(draft.text)))
         name = shard_name(split, draft.index)
         digest = draft.digest.hexdigest()
         if info := whole_shard(self.folder / name, digest):
@@ -108,14 +118,16 @@ class Builder:
             Job(
                 path=str(self.folder / name),
                 digest=digest,
-                texts=draft.texts,
-                opens=bytes(draft.opens),
-                closes=bytes(draft.closes),
+                text=draft.text,
+                sizes=draft.sizes,
+                opens=draft.opens,
+                closes=draft.closes,
+                before=draft.before,
                 add_bos=self.config.add_bos,
                 add_eos=self.config.add_eos,
             )
         )
 
-    def _built(self, job: Job, info: ShardInfo) -> None:
-        self.infos[Path(job.path).name] = info
+    def _built(self, path: str, info: ShardInfo) -> None:
+        self.infos[Path(path).name] = info
         self.num_built += 1

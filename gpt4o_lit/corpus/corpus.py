@@ -1,5 +1,6 @@
 """Read a prepared corpus: memory-mapped tokens, cut into windows."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,11 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from gpt4o_lit.corpus.folder import MANIFEST, SHARDS, TOKENIZER
 from gpt4o_lit.corpus.shards import Shard, shard_name
 from gpt4o_lit.tokenizer import Tokenizer, load_tokenizer
 
 SPLITS = ("train", "valid", "test")
-MANIFEST = "manifest.json"
 Array = np.ndarray[Any, Any]
 
 
@@ -100,21 +101,55 @@ class Corpus:
 
     @classmethod
     def open(
-        cls, directory: Path | str, changes: tuple[str, ...] = (), shards_built: int = 0
+        cls,
+        directory: Path | str,
+        changes: tuple[str, ...] = (),
+        shards_built: int = 0,
+        *,
+        expected: str | None = None,
     ) -> Self:
-        """Open what `prepare` made; short shards are noticed here, damaged ones on first use."""
+        """Open what `prepare` made; `expected` is the `identity` of what the caller prepared.
+
+        Noticed here are short shards, another tokenizer and another corpus than the expected one;
+        damaged shards on first use.
+        """
         folder = Path(directory)
         if not (folder / MANIFEST).is_file():
             raise FileNotFoundError(f"{folder} holds no finished corpus; prepare it first")
-        corpus = cls(folder, json.loads((folder / MANIFEST).read_text()), changes, shards_built)
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        corpus = cls(folder, manifest, changes, shards_built)
+        if expected is not None and corpus.identity != expected:
+            raise ValueError(
+                f"{folder} holds another corpus ({corpus.identity}) than was prepared here "
+                f"({expected}): another run built it anew; give each config its own directory"
+            )
+        corpus._check_tokenizer()
         for name in SPLITS:
             corpus.split(name)
         return corpus
 
     @cached_property
+    def identity(self) -> str:
+        """Checksum of the tokenizer and all shards: equal where every token is equal."""
+        parts = {key: self.manifest[key] for key in ("format", "fingerprint", "shards")}
+        data = json.dumps(parts, sort_keys=True).encode()
+        return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the corpus was encoded with."""
-        return load_tokenizer(self.directory / "tokenizer")
+        return load_tokenizer(self.directory / TOKENIZER)
+
+    def _check_tokenizer(self) -> None:
+        try:
+            found = load_tokenizer(self.directory / TOKENIZER).fingerprint
+        except (OSError, ValueError) as error:
+            found = str(error)
+        if found != self.manifest["fingerprint"]:
+            raise ValueError(
+                f"tokenizer {self.directory / TOKENIZER} is not the one that encoded the corpus "
+                f"({found}); prepare the corpus again"
+            )
 
     @cached_property
     def _splits(self) -> dict[str, Split]:
@@ -128,7 +163,7 @@ class Corpus:
             listed = self.manifest["shards"][name]
             shards = []
             for index, checksum in enumerate(listed):
-                shard = Shard(self.directory / "shards" / shard_name(name, index))
+                shard = Shard(self.directory / SHARDS / shard_name(name, index))
                 if shard.info.checksum != checksum:
                     raise ValueError(
                         f"shard {shard.path} is not the one that the manifest names; "
@@ -139,7 +174,8 @@ class Corpus:
         return self._splits[name]
 
     def verify(self) -> None:
-        """Compare the checksum of every shard; ValueError names the first damaged one."""
+        """Compare the checksums of the tokenizer and every shard; ValueError names what differs."""
+        self._check_tokenizer()
         for name in SPLITS:
             for shard in self.split(name).shards:
                 shard.verify()

@@ -4,20 +4,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
-from gpt4o_lit.corpus.formats import (
-    BYTE_ORDER_MARK,
-    Stream,
-    numbered_lines,
-    open_stream,
-    read_rows,
-)
+from gpt4o_lit.corpus.blocks import Reread, Scan, chunks, cut_blocks, slices
+from gpt4o_lit.corpus.formats import read_rows
 from gpt4o_lit.corpus.sources import SourceFile
+from gpt4o_lit.corpus.streams import BYTE_ORDER_MARK, Stream, line_parts, open_stream
 
 # A document above LARGE bytes is read twice, in blocks: once for its digest, once for its text.
 LARGE = 4 << 20
-BLOCK = 1 << 20
 
 
 @dataclass(slots=True)
@@ -72,21 +68,24 @@ def read_documents(
     try:
         if file.format in (".jsonl", ".csv", ".parquet"):
             texts = read_rows(file, text_field, skips.handle, advance)
-            yield from (_small(text, len(text.decode())) for text in texts if text)
+            yield from (_in_memory(text, num_chars) for text, num_chars in texts if text)
         elif file.format == ".py" or documents == "file":
             yield from _whole_file(file, skips, advance)
         else:
-            with open_stream(file, advance) as stream:
-                parts = _paragraphs if documents == "blank_line" else _lines
-                yield from _decodable(parts(stream, file.name), file.name, skips)
+            with open_stream(file, advance) as stream, Reread(file) as again:
+                for run in _runs(stream, file.name, documents == "blank_line"):
+                    yield from _small(run, skips) if run.scan is None else _large(run, again, skips)
     except OSError as error:
         skips.handle(
             "damaged file", f"{file.name} cannot be read to its end ({error}); mend the file"
         )
 
 
-def _small(data: bytes, num_chars: int) -> Document:
-    return Document(digest_of(data), num_chars, data)
+def _in_memory(data: bytes, num_chars: int) -> Document:
+    """A document that is in memory; a large one still goes on in blocks."""
+    if len(data) <= LARGE:
+        return Document(digest_of(data), num_chars, data)
+    return Document(digest_of(data), num_chars, None, lambda: cut_blocks(slices(data)))
 
 
 def _whole_file(
@@ -102,83 +101,82 @@ def _whole_file(
         data = stream.read(LARGE + 1)
     if len(data) <= LARGE:
         advance(read)
-        data = data.removeprefix(BYTE_ORDER_MARK)
-        yield from _decodable(iter(((1, data),)), file.name, skips)
+        whole = _Run(file.name, 1, 0, [data.removeprefix(BYTE_ORDER_MARK)])
+        yield from _small(whole, skips, trim=False)
         return
-    try:
-        digest, num_chars = _scan(file)
-    except UnicodeDecodeError as error:
-        skips.handle("not UTF-8", error.reason)
+    scan = Scan(1, partial(_undecodable, file.name), trim=False)
+    for chunk in chunks(file, lambda _: None):
+        scan.add(chunk)
+    digest = scan.digest()
+    if scan.fault:
+        skips.handle("not UTF-8", scan.fault)
         advance(file.size)
         return
-    yield Document(digest, num_chars, None, lambda: _blocks(file, advance))
+    yield Document(digest, scan.num_chars, None, lambda: cut_blocks(chunks(file, advance)))
 
 
-def _scan(file: SourceFile) -> tuple[bytes, int]:
-    """Digest and characters of a large file; an undecodable byte is named in the error's reason."""
-    digest, num_chars, line = hashlib.blake2b(digest_size=8), 0, 1
-    for block in _blocks(file, lambda _: None):
-        digest.update(block)
-        try:
-            num_chars += len(block.decode())
-        except UnicodeDecodeError as error:
-            error.reason = _undecodable(file.name, line, block, error.start)
-            raise
-        line += block.count(b"\n")
-    return digest.digest(), num_chars
+@dataclass(slots=True)
+class _Run:
+    """Lines that make one document: their bytes while they are few, then only a scan of them."""
+
+    name: str
+    line: int
+    start: int
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+    scan: Scan | None = None
+
+    def add(self, part: bytes) -> None:
+        self.size += len(part)
+        if self.size <= LARGE:
+            self.parts.append(part)
+            return
+        if self.scan is None:
+            self.scan = Scan(self.line, partial(_undecodable, self.name), trim=True)
+            for earlier in self.parts:
+                self.scan.add(earlier)
+            self.parts = []
+        self.scan.add(part)
 
 
-def _blocks(file: SourceFile, advance: Callable[[int], None]) -> Iterator[bytes]:
-    """The file in blocks of about BLOCK bytes that end behind a line, or at least behind a sign."""
-    with open_stream(file, advance) as stream:
-        rest = stream.read(BLOCK).removeprefix(BYTE_ORDER_MARK)
-        while block := stream.read(BLOCK):
-            block = rest + block
-            cut = block.rfind(b"\n") + 1 or _before_sign(block)
-            yield block[:cut]
-            rest = block[cut:]
-        if rest:
-            yield rest
+def _runs(stream: Stream, name: str, by_blank_lines: bool) -> Iterator[_Run]:
+    """The lines of a text, each a run of its own, or all between two blank ones together."""
+    run, last = None, 0
+    for number, at, part in line_parts(stream, LARGE):
+        starts, last = number > last, number
+        is_blank = by_blank_lines and starts and part.isspace()
+        if run and (is_blank or (starts and not by_blank_lines)):
+            yield run
+            run = None
+        if not is_blank:
+            run = run or _Run(name, number, at)
+            run.add(part)
+    if run:
+        yield run
 
 
-def _before_sign(block: bytes) -> int:
-    """Where the last sign of the block starts, so that a cut there halves no sign."""
-    cut = len(block) - 1
-    while cut > max(0, len(block) - 4) and block[cut] & 0xC0 == 0x80:
-        cut -= 1
-    return cut
+def _small(run: _Run, skips: Skips, trim: bool = True) -> Iterator[Document]:
+    data = b"".join(run.parts)
+    if trim:
+        data = data.rstrip(b"\r\n")
+    try:
+        num_chars = len(data.decode())
+    except UnicodeDecodeError as error:
+        skips.handle("not UTF-8", _undecodable(run.name, run.line, data, error.start))
+    else:
+        if data:
+            yield Document(digest_of(data), num_chars, data)
 
 
-def _lines(stream: Stream, name: str) -> Iterator[tuple[int, bytes]]:
-    for number, line in numbered_lines(stream, name):
-        yield number, line.rstrip(b"\r\n")
-
-
-def _paragraphs(stream: Stream, name: str) -> Iterator[tuple[int, bytes]]:
-    lines: list[bytes] = []
-    start = 1
-    for number, line in numbered_lines(stream, name):
-        if line.strip():
-            start = start if lines else number
-            lines.append(line)
-        elif lines:
-            yield start, b"".join(lines).rstrip(b"\r\n")
-            lines = []
-    if lines:
-        yield start, b"".join(lines).rstrip(b"\r\n")
-
-
-def _decodable(
-    numbered: Iterator[tuple[int, bytes]], name: str, skips: Skips
-) -> Iterator[Document]:
-    for number, data in numbered:
-        try:
-            num_chars = len(data.decode())
-        except UnicodeDecodeError as error:
-            skips.handle("not UTF-8", _undecodable(name, number, data, error.start))
-        else:
-            if data:
-                yield _small(data, num_chars)
+def _large(run: _Run, again: Reread, skips: Skips) -> Iterator[Document]:
+    assert run.scan
+    digest, stop = run.scan.digest(), run.start + run.scan.size
+    if run.scan.fault:
+        skips.handle("not UTF-8", run.scan.fault)
+    else:
+        yield Document(
+            digest, run.scan.num_chars, None, lambda: cut_blocks(again.read(run.start, stop))
+        )
 
 
 def _undecodable(name: str, line: int, data: bytes, start: int) -> str:

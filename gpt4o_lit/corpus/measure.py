@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt4o_lit.corpus.documents import Skips, read_documents
-from gpt4o_lit.corpus.encode import encode_texts
+from gpt4o_lit.corpus.encode import encode_text, last_sign
 from gpt4o_lit.corpus.sources import list_files
 from gpt4o_lit.tokenizer import SentencePieceTokenizer, Tokenizer
 
@@ -36,18 +36,21 @@ class Measure:
         return self.num_byte_pieces / max(1, self.num_tokens)
 
 
-def measure(tokenizer: Tokenizer, sources: list[str], text_field: str = "text") -> list[Measure]:
-    """One Measure for each file of the sources."""
+def measure(
+    tokenizer: Tokenizer, sources: list[str], skips: Skips, text_field: str = "text"
+) -> list[Measure]:
+    """One Measure for each file of the sources; `skips` has its say on what cannot be read."""
     is_byte = np.zeros(tokenizer.vocab_size, dtype=bool)
     if isinstance(tokenizer, SentencePieceTokenizer):
         is_byte[:] = [tokenizer.is_byte(id) for id in range(tokenizer.vocab_size)]
-    nothing = np.zeros(1, dtype=bool)
     rows = []
     for file in list_files({"": sources}):
         counts = np.zeros(4, dtype=np.int64)
-        for document in read_documents(file, "file", text_field, Skips(), lambda _: None):
+        for document in read_documents(file, "file", text_field, skips, lambda _: None):
+            before = ""
             for text in document.pieces():
-                ids, _ = encode_texts([text], nothing, nothing, tokenizer)
+                ids = encode_text(text, before, tokenizer)
+                before = last_sign(text, len(text))
                 unknown = 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
                 counts += (len(text), len(ids), unknown, int(is_byte[ids].sum()))
         num_bytes, num_tokens, num_unknown, num_byte_pieces = map(int, counts)

@@ -15,13 +15,13 @@ from gpt4o_lit.corpus.encode import Job, run_job
 from gpt4o_lit.corpus.shards import ShardInfo
 from gpt4o_lit.tokenizer import load_tokenizer
 
-Done = Callable[[Job, ShardInfo], None]
+Done = Callable[[str, ShardInfo], None]
 
 
 class Pool:
     """Worker processes behind one short queue; `num_workers=0` does each job in the caller.
 
-    `done` is called with each job and what its shard holds, from the pool's threads.
+    `done` is called with the path of each shard and what it holds, from the pool's threads.
     """
 
     def __init__(self, tokenizer_path: Path, num_workers: int, done: Done) -> None:
@@ -47,7 +47,7 @@ class Pool:
     def submit(self, job: Job) -> None:
         """Hand in a job; waits while the queue is full. Errors of earlier jobs are raised here."""
         if self._tokenizer is not None:
-            self._done(job, run_job(job, self._tokenizer))
+            self._done(job.path, run_job(job, self._tokenizer))
             return
         self._raise()
         self._queue.put(job)
@@ -58,17 +58,17 @@ class Pool:
         while (job := self._queue.get()) is not None:
             if self._error:
                 continue
+            path = job.path
             try:
                 pickle.dump(job, process.stdin, protocol=5)
                 process.stdin.flush()
+                del job  # the worker has its text now
                 result = pickle.load(process.stdout)
             except (OSError, EOFError):
-                self._error = (
-                    f"a worker process ended while it made {job.path}; run the command again"
-                )
+                self._error = f"a worker process ended while it made {path}; run the command again"
                 continue
             if isinstance(result, ShardInfo):
-                self._done(job, result)
+                self._done(path, result)
             else:
                 self._error = str(result)
 

@@ -1,7 +1,6 @@
 """Build a corpus, or go on where a build was killed, or find that nothing is left to do."""
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,18 +9,28 @@ from typing import Any
 
 from filelock import FileLock
 
-from gpt4o_lit.corpus.build import Builder, num_cores, shard_bytes
+from gpt4o_lit.corpus.build import Builder, num_processes, shard_bytes
 from gpt4o_lit.corpus.config import CorpusConfig
-from gpt4o_lit.corpus.corpus import MANIFEST, Corpus
+from gpt4o_lit.corpus.corpus import Corpus
 from gpt4o_lit.corpus.documents import Skips
+from gpt4o_lit.corpus.folder import (
+    LOCK,
+    MANIFEST,
+    PLAN,
+    SHARDS,
+    TOKENIZER,
+    check_folder,
+    clear,
+    clear_parts,
+    read_json,
+    write_json,
+)
 from gpt4o_lit.corpus.progress import progress_bar
 from gpt4o_lit.corpus.route import Router
 from gpt4o_lit.corpus.sample import sample_files
-from gpt4o_lit.corpus.shards import write_whole
 from gpt4o_lit.corpus.sources import SourceFile, entries, list_files
 from gpt4o_lit.tokenizer import TokenizerRecipe, load_tokenizer
 
-PLAN = "plan.json"
 FORMAT = 1
 # Below this, starting worker processes takes longer than the work.
 SMALL = 1 << 20
@@ -38,23 +47,26 @@ def prepare(
     """The corpus in `directory`, built where it is missing, incomplete, or of something else.
 
     Any number of processes may call this at once: one builds and the others wait. The result is the
-    same, bit by bit, for any number of workers (default: one per core; 0: none but the caller).
+    same, bit by bit, for any number of workers (default: one per core, but no more than fit in
+    memory; 0: none but the caller). Its `identity` tells it from any other.
     """
     folder = Path(directory)
-    _check_folder(folder)
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        old = _read(folder / PLAN)
+    with FileLock(folder / LOCK):
+        old = read_json(folder / PLAN)
         files = _files(config, old["sources"] if old else [])
         plan = _plan(config, tokenizer, files)
         changes = differences(old, plan) if old else ["nothing was prepared yet"]
-        if not changes:
+        if old and not changes:
+            if old["sources"] != plan["sources"]:  # touched, and equal: not to be read next time
+                write_json(folder / PLAN, {**old, "sources": plan["sources"]})
             try:
                 return Corpus.open(folder)
             except (OSError, ValueError) as error:
                 changes = [str(error)]
-        elif old or (folder / "shards").exists():
-            _clear(folder)
+        else:
+            clear(folder)
         if progress:
             print(f"preparing {folder}: {'; '.join(changes)}", file=sys.stderr)
         return _build(folder, config, tokenizer, files, plan, tuple(changes), num_workers, progress)
@@ -70,18 +82,19 @@ def _build(
     num_workers: int | None,
     progress: bool,
 ) -> Corpus:
-    (folder / "shards").mkdir(exist_ok=True)
-    for left_over in (folder / "shards").glob("*.part"):
-        left_over.unlink()
-    if not (folder / PLAN).is_file():
+    (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / SHARDS).mkdir(exist_ok=True)
+    clear_parts(folder)
+    fingerprint = _fingerprint(folder)
+    if not fingerprint:
         _build_tokenizer(folder, config, tokenizer, files, progress)
-        _write(folder / PLAN, plan)
-    fingerprint = load_tokenizer(folder / "tokenizer").fingerprint
+        fingerprint = load_tokenizer(folder / TOKENIZER).fingerprint
+        write_json(folder / PLAN, {**plan, "fingerprint": fingerprint})
     total = sum(file.size for file in files)
     if num_workers is None:
-        num_workers = 0 if total < SMALL else num_cores()
+        num_workers = 0 if total < SMALL else num_processes()
     router = Router(config, files, Skips(config.on_error))
-    builder = Builder(folder / "shards", config, fingerprint, shard_bytes(total))
+    builder = Builder(folder / SHARDS, config, fingerprint, shard_bytes(total))
     with progress_bar(total, "tokenizing", progress) as bar:
         builder.run(router.pieces(bar.update), num_workers)
     counts = builder.counts()
@@ -95,8 +108,18 @@ def _build(
         "shards": builder.checksums(),
         **{key: plan[key] for key in ("config", "tokenizer", "sources")},
     }
-    _write(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest)
     return Corpus.open(folder, changes, builder.num_built)
+
+
+def _fingerprint(folder: Path) -> str:
+    """That of the tokenizer, where it is the one that the plan names; else the empty string."""
+    planned = (read_json(folder / PLAN) or {}).get("fingerprint", "")
+    try:
+        found = load_tokenizer(folder / TOKENIZER).fingerprint
+    except (OSError, ValueError):
+        return ""
+    return found if found == planned else ""
 
 
 def _build_tokenizer(
@@ -109,7 +132,7 @@ def _build_tokenizer(
     texts: list[str] = []
     if tokenizer.sample_bytes:
         texts = sample_files(config, files, tokenizer.sample_bytes, tokenizer.seed, progress)
-    tokenizer.build(texts).save(folder / "tokenizer")
+    tokenizer.build(texts).save(folder / TOKENIZER)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -160,14 +183,6 @@ def _plan(
     return dict(json.loads(json.dumps(plan)))
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.is_file():
-        raise ValueError(f"directory {folder} is a file; give a folder")
-    ours = (PLAN, MANIFEST, ".lock")
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / n).exists() for n in ours):
-        raise ValueError(f"directory {folder} holds other files; give a new or an empty folder")
-
-
 def _check_splits(config: CorpusConfig, counts: dict[str, dict[str, int]]) -> None:
     wanted = {
         "train": True,
@@ -181,24 +196,3 @@ def _check_splits(config: CorpusConfig, counts: dict[str, dict[str, int]]) -> No
                 f"split {split} would be empty ({total} documents in all); give more documents, "
                 "set split to position, or change the fractions"
             )
-
-
-def _clear(folder: Path) -> None:
-    """Take away an old corpus; the manifest goes first, so nobody opens what is half gone."""
-    for name in (MANIFEST, PLAN):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("shards", "tokenizer"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return None
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """JSON with a line for each key: readable, and much faster than indent=1 on many sources."""
-    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
-    write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gpt4o_lit.corpus.config import CorpusConfig
 from gpt4o_lit.corpus.documents import Skips
-from gpt4o_lit.corpus.encode import cut_units
+from gpt4o_lit.corpus.encode import unit_bounds
 from gpt4o_lit.corpus.progress import progress_bar
 from gpt4o_lit.corpus.route import Piece, Router
 from gpt4o_lit.corpus.sources import SourceFile, list_files
@@ -22,7 +22,8 @@ def sample_texts(pieces: Iterable[Piece], sample_bytes: int, seed: int) -> list[
     for piece in pieces:
         if piece.split != "train":
             continue
-        for chunk in cut_units(piece.text, CHUNK):
+        for start, stop in unit_bounds(piece.text, 0, len(piece.text), CHUNK):
+            chunk = piece.text[start:stop]
             number += 1
             # The chunks with the smallest draws stay, so the largest are on top to be dropped.
             heapq.heappush(heap, (-draw(), number, chunk))

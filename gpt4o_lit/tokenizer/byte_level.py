@@ -56,7 +56,7 @@ class ByteTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(text.encode()) for text in texts]
 
-    def encode_flat(self, texts: Sequence[str]) -> tuple[Array, Array]:
+    def encode_flat(self, texts: Sequence[str], befores: Sequence[str] = ()) -> tuple[Array, Array]:
         encoded = [text.encode() for text in texts]
         flat = np.frombuffer(b"".join(encoded), dtype=np.uint8).astype(np.int32)
         return flat, np.array([len(one) for one in encoded], dtype=np.int64)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -52,6 +53,10 @@ class SentencePieceTokenizer:
         self.vocab_size = self.num_pieces + len(self._appended)
         byte_ids = [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
         self._space_ids = byte_ids if all(map(self.processor.is_byte, byte_ids)) else []
+        normalize = self.processor.normalize
+        # Models such as Llama's and T5's put a space in front; those such as T5's also drop spaces.
+        self._has_prefix: bool = normalize("a").startswith(SPACE)
+        self._drops_spaces: bool = normalize("a ") == normalize("a")
 
     def _special(self, piece: str, id: int = -1) -> int:
         """The model's own id of a special piece, or a new one behind the model's pieces."""
@@ -99,34 +104,79 @@ class SentencePieceTokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        return "sentencepiece-1-" + hashlib.blake2b(self.model, digest_size=16).hexdigest()
+        rules = 2 if self._has_prefix or self._drops_spaces else 1
+        return f"sentencepiece-{rules}-{hashlib.blake2b(self.model, digest_size=16).hexdigest()}"
 
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.processor.encode(list(texts), num_threads=1)
-        if self._space_ids:
-            for k, text in enumerate(texts):
-                if SPACE in text:
-                    ids[k] = self._encode_around_space_sign(text)
-        return ids
+        return self._encode(self.processor, texts)
 
-    def encode_flat(self, texts: Sequence[str]) -> tuple[Array, Array]:
+    def encode_flat(self, texts: Sequence[str], befores: Sequence[str] = ()) -> tuple[Array, Array]:
+        if not any(befores) or not (self._has_prefix or self._drops_spaces):
+            return self._encode_flat(self.processor, texts)
+        pairs = zip(texts, befores, strict=True)
+        prefixed = np.array([self._has_space_in_front(text, before) for text, before in pairs])
+        arrays = [np.empty(0, dtype=np.int32)] * len(texts)
+        for prefix in (False, True):
+            chosen = np.flatnonzero(prefixed == prefix).tolist()
+            if chosen:
+                flat, lengths = self._encode_flat(
+                    self._processor(prefix), [texts[k] for k in chosen]
+                )
+                for k, ids in zip(chosen, np.split(flat, np.cumsum(lengths)[:-1]), strict=True):
+                    arrays[k] = ids
+        return np.concatenate(arrays), np.array([len(ids) for ids in arrays], dtype=np.int64)
+
+    def _encode_flat(self, processor: Any, texts: Sequence[str]) -> tuple[Array, Array]:
         if sum(map(len, texts)) > ARRAY_LEN * len(texts) and not any(SPACE in t for t in texts):
-            arrays = self.processor.encode(list(texts), num_threads=1, out_type="numpy")
+            arrays = processor.encode(list(texts), num_threads=1, out_type="numpy")
             return np.concatenate(arrays), np.array([len(a) for a in arrays], dtype=np.int64)
-        ids = self.encode_batch(texts)
+        ids = self._encode(processor, texts)
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
         return flat, lengths
 
-    def _encode_around_space_sign(self, text: str) -> list[int]:
-        parts = self.processor.encode(re.split(SPACE, text), num_threads=1)
-        joined: list[int] = parts[0]
-        for part in parts[1:]:
+    def _encode(self, processor: Any, texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = processor.encode(list(texts), num_threads=1)
+        if self._space_ids:
+            for k, text in enumerate(texts):
+                if SPACE in text:
+                    ids[k] = self._encode_around_space_sign(processor, text)
+        return ids
+
+    def _encode_around_space_sign(self, processor: Any, text: str) -> list[int]:
+        first, *others = re.split(SPACE, text)
+        joined: list[int] = processor.encode(first, num_threads=1)
+        for part in self._processor(prefix=False).encode(others, num_threads=1):
             joined = joined + self._space_ids + part
         return joined
+
+    def _has_space_in_front(self, text: str, before: str) -> bool:
+        """Whether the model must put a space in front of a text, given the sign before it.
+
+        At a start it does as it always does. Within a document only where the space that stands
+        there would be dropped from the end of one part and the start of the next.
+        """
+        if not before:
+            return self._has_prefix
+        return self._drops_spaces and (self._is_space(before) or self._is_space(text[:1]))
+
+    def _is_space(self, sign: str) -> bool:
+        normalize = self.processor.normalize
+        return bool(normalize(f"a{sign}a") == normalize("a a"))
+
+    def _processor(self, prefix: bool) -> Any:
+        """The processor that puts a space in front of each text, or the one that does not."""
+        return self.processor if prefix == self._has_prefix else self._other_processor
+
+    @cached_property
+    def _other_processor(self) -> Any:
+        # Protocol buffers written one behind the other are read as one merged message. Field 3 of
+        # the model is normalizer_spec, and field 3 of that is add_dummy_prefix.
+        changed = self.model + bytes([0x1A, 2, 0x18, not self._has_prefix])
+        return sentencepiece.SentencePieceProcessor(model_proto=changed)
 
     def decode(self, ids: Sequence[int]) -> str:
         plain = check_ids(ids, self.vocab_size)

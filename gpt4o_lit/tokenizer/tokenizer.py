@@ -63,8 +63,12 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
 
-    def encode_flat(self, texts: Sequence[str]) -> tuple[Array, Array]:
-        """All ids in one int32 array and the number of ids of each text (the fast way)."""
+    def encode_flat(self, texts: Sequence[str], befores: Sequence[str] = ()) -> tuple[Array, Array]:
+        """All ids in one int32 array and the number of ids of each text (the fast way).
+
+        `befores`, where given, holds for each text the sign in front of it, so that a document
+        encoded in parts gives the ids of the whole; "" for a text that opens a document.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids; special ids stand for nothing, broken UTF-8 becomes U+FFFD."""

@@ -6,7 +6,7 @@ import pytest
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.corpus import Corpus
-from gpt4o_lit.tokenizer import load_tokenizer
+from gpt4o_lit.tokenizer import Bytes, load_tokenizer
 
 
 @pytest.fixture
@@ -75,6 +75,33 @@ def test_tokenizer_trains_and_measures(
         assert size == text.stat().st_size
         assert tokens == len(tokenizer.encode(text.read_text(encoding="utf-8")))
         assert row[3] == "0.000%"
+
+
+def test_tokenizer_measures_what_can_be_read_and_counts_the_rest(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "a.jsonl"
+    rows.write_bytes(b'{"text": "four"}\n{"text": \n')
+    Bytes().build().save(tmp_path / "t")
+    arguments = ["tokenizer", "--eval", str(tmp_path / "t"), str(rows)]
+    assert main(arguments) == 2
+    assert "a.jsonl:2 is broken JSON" in capsys.readouterr().err
+    assert main([*arguments, "--on_error", "skip"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].split()[:2] == ["4", "4"]
+    assert said[2] == "skipped, broken JSON: 1"
+
+
+def test_verify_names_a_tokenizer_that_was_replaced(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "c")
+    arguments = ["corpus", "--output", output, "--quiet"]
+    options = ["--sources", str(text), "--documents", "line", "--tokenizer", "TrainCharacters"]
+    assert main([*arguments, *options]) == 0
+    Bytes().build().save(tmp_path / "c" / "tokenizer")
+    assert main([*arguments, "--verify"]) == 2
+    assert "prepare the corpus again" in capsys.readouterr().err
 
 
 def test_tokenizer_names_the_largest_size_that_works(

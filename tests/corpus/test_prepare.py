@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -9,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gpt4o_lit.corpus import Corpus, CorpusConfig, prepare
+from gpt4o_lit.corpus import Corpus, CorpusConfig, prepare, sources
 from gpt4o_lit.tokenizer import (
     Bytes,
     LoadSentencePiece,
@@ -44,7 +46,8 @@ def bits(directory: Path) -> dict[str, bytes]:
 
 def start_build(text: Path, output: Path, workers: int, shard: int = 2000) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", BUILD, str(text), str(output), str(workers), str(shard)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_builds_with_any_number_of_workers_are_bit_equal(folder: Path, tmp_path: Path) -> None:
@@ -55,29 +58,42 @@ def test_builds_with_any_number_of_workers_are_bit_equal(folder: Path, tmp_path:
     assert alone == bits(tmp_path / "c1") == bits(tmp_path / "c2")
 
 
+def kill(build: subprocess.Popen[str]) -> None:
+    """Kill a build, and wait for its workers too, which end with the shard they are at."""
+    build.kill()
+    build.communicate(timeout=60)
+
+
+def shard_times(directory: Path) -> dict[str, int]:
+    """When each finished shard was written."""
+    return {path.name: path.stat().st_mtime_ns for path in directory.glob("shards/*.bin")}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_killed_build_goes_on_and_ends_the_same(seed: int, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(lines(seed, 4000)), encoding="utf-8")
     assert start_build(text, tmp_path / "whole", 0).wait(timeout=60) == 0
-    draw = random.Random(seed)
-    kills, done = 0, False
-    for _ in range(3):
-        build = start_build(text, tmp_path / "killed", draw.choice((0, 2)))
-        try:
-            build.wait(timeout=draw.uniform(0.5, 1.3))
-            done = True
-        except subprocess.TimeoutExpired:
-            build.kill()
-            build.wait()
-            kills += 1
-    last = start_build(text, tmp_path / "killed", 2)
+    killed, draw = tmp_path / "killed", random.Random(seed)
+    early = start_build(text, killed, draw.choice((0, 2)))  # in its start, or the tokenizer's
+    time.sleep(draw.uniform(0.1, 0.4))
+    kill(early)
+    num_shards = len(shard_times(tmp_path / "whole"))
+    kept: dict[str, int] = {}
+    for share in (0.1, 0.4):  # in the midst of the shards, twice
+        build = start_build(text, killed, draw.choice((0, 2)))
+        while len(shard_times(killed)) < share * num_shards and build.poll() is None:
+            time.sleep(0.001)
+        kill(build)
+        earlier, kept = kept, shard_times(killed)
+        assert earlier.items() <= kept.items()
+        assert share * num_shards <= len(kept) < num_shards
+    last = start_build(text, killed, 2)
     built, _ = last.communicate(timeout=60)
     assert last.returncode == 0
-    assert kills > 0 or done
-    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
-    shards = len(list((tmp_path / "whole" / "shards").iterdir()))
-    assert int(built) <= shards
+    assert int(built) == num_shards - len(kept)
+    assert kept.items() <= shard_times(killed).items()
+    assert bits(killed) == bits(tmp_path / "whole")
 
 
 def test_whole_shards_are_kept_and_only_missing_ones_made(
@@ -109,10 +125,15 @@ def test_an_unchanged_corpus_costs_no_work(config: CorpusConfig, corpus: Corpus)
 
 
 def test_a_touched_file_with_the_same_text_is_no_change(
-    config: CorpusConfig, corpus: Corpus, folder: Path
+    config: CorpusConfig, corpus: Corpus, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read: list[str] = []
+    digest = sources._digest
+    monkeypatch.setattr(sources, "_digest", lambda path: read.append(path) or digest(path))
     os.utime(folder / "1.txt", (1, 1))
-    assert prepare(config, Bytes(), corpus.directory).shards_built == 0
+    for _ in range(3):
+        assert prepare(config, Bytes(), corpus.directory).shards_built == 0
+    assert read == [str(folder / "1.txt")]  # anew, but once
 
 
 @pytest.mark.parametrize(
@@ -180,6 +201,67 @@ def test_a_flipped_bit_is_noticed_when_it_is_read(corpus: Corpus) -> None:
         opened.verify()
 
 
+def test_starts_are_asked_for_without_reading_the_tokens(
+    config: CorpusConfig, tmp_path: Path, small_shards: Callable[[int], None]
+) -> None:
+    small_shards(2000)
+    path = prepare(config, Bytes(), tmp_path / "c").directory / "shards" / "train-000003.bin"
+    whole = bytearray(path.read_bytes())
+    data = bytearray(whole)
+    data[1000] ^= 4  # among the tokens
+    path.write_bytes(data)
+    split = Corpus.open(tmp_path / "c").split("train")
+    split.windows(np.array([0]), 16)
+    damaged = int(split.tokens(0, split.shards[0].info.num_tokens).size)
+    assert damaged < split.num_tokens
+    with pytest.raises(ValueError, match=r"train-000003\.bin is damaged"):
+        split.tokens(0, split.num_tokens)
+    whole[-1] ^= 64  # the last start, far behind the shard's end
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"train-000003\.bin is damaged"):
+        _ = Corpus.open(tmp_path / "c").split("train").document_starts
+
+
+@pytest.mark.parametrize("how", ["gone", "another"])
+def test_another_tokenizer_in_the_folder_is_noticed_and_mended(
+    how: str, config: CorpusConfig, tmp_path: Path, small_shards: Callable[[int], None]
+) -> None:
+    small_shards(2000)
+    recipe = TrainSentencePiece(vocab_size=420, model_type="bpe")
+    corpus = prepare(config, recipe, tmp_path / "c", num_workers=0)
+    before = bits(tmp_path / "c")
+    shutil.rmtree(tmp_path / "c" / "tokenizer")
+    if how == "another":
+        Bytes().build().save(tmp_path / "c" / "tokenizer")
+    for look in (lambda: Corpus.open(tmp_path / "c"), corpus.verify):
+        with pytest.raises(ValueError, match=r"is not the one that encoded .*; prepare the corpus"):
+            look()
+    again = prepare(config, recipe, tmp_path / "c", num_workers=0)
+    assert "is not the one that encoded" in again.changes[0]
+    assert again.shards_built == 0  # trained anew it is the same, and so are the shards
+    assert bits(tmp_path / "c") == before
+
+
+def test_a_tokenizer_lost_before_the_end_is_made_anew(config: CorpusConfig, corpus: Corpus) -> None:
+    before = bits(corpus.directory)
+    (corpus.directory / "manifest.json").unlink()
+    (corpus.directory / "tokenizer" / "tokenizer.json").unlink()
+    assert prepare(config, Bytes(), corpus.directory).shards_built == 0
+    assert bits(corpus.directory) == before
+
+
+def test_an_open_tells_whether_another_config_was_prepared_meanwhile(
+    config: CorpusConfig, corpus: Corpus, folder: Path
+) -> None:
+    assert Corpus.open(corpus.directory, expected=corpus.identity).identity == corpus.identity
+    os.utime(folder / "1.txt", (1, 1))
+    assert prepare(config, Bytes(), corpus.directory).identity == corpus.identity
+    prepare(replace(config, valid_fraction=0.2), Bytes(), corpus.directory)
+    with pytest.raises(ValueError, match=r"another corpus .* give each config its own directory"):
+        Corpus.open(corpus.directory, expected=corpus.identity)
+    Corpus.open(corpus.directory)
+
+
 def test_calls_at_the_same_time_build_once(folder: Path, tmp_path: Path) -> None:
     builds = [start_build(folder, tmp_path / "c", 1) for _ in range(3)]
     built = [int(build.communicate(timeout=60)[0]) for build in builds]
@@ -235,38 +317,6 @@ def test_mistakes_in_the_config_are_named(tmp_path: Path) -> None:
             LoadSentencePiece(model=str(tmp_path / "no.model")),
             tmp_path / "c",
         )
-
-
-MEMORY = """
-import sys, threading, time, psutil
-from gpt4o_lit.corpus import CorpusConfig, prepare
-from gpt4o_lit.tokenizer import Bytes
-most = 0
-def watch():
-    global most
-    while True:
-        here = psutil.Process()
-        total = 0
-        for process in [here, *here.children(recursive=True)]:
-            try: total += process.memory_info().rss
-            except psutil.Error: pass
-        most = max(most, total)
-        time.sleep(0.02)
-threading.Thread(target=watch, daemon=True).start()
-prepare(CorpusConfig(sources=[sys.argv[1]], split="position"), Bytes(), sys.argv[2], num_workers=2)
-print(most)
-"""
-
-
-def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
-    block = ("\n".join(lines(0, 5000)) + "\n").encode()
-    with (tmp_path / "a.txt").open("wb") as out:
-        for _ in range(150_000_000 // len(block)):
-            out.write(block)
-    command = [sys.executable, "-c", MEMORY, str(tmp_path / "a.txt"), str(tmp_path / "c")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert int(done.stdout) < 500e6
-    assert Corpus.open(tmp_path / "c").split("train").num_documents == 1
 
 
 @pytest.mark.data

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-from gpt4o_lit.corpus import CorpusConfig, documents
+from gpt4o_lit.corpus import CorpusConfig, blocks, csv_rows, documents, formats
 from gpt4o_lit.corpus.documents import Skips, read_documents
 from gpt4o_lit.corpus.route import Router
 from gpt4o_lit.corpus.sources import list_files
@@ -86,7 +87,7 @@ def test_a_large_file_is_the_same_document_read_in_blocks(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "LARGE", 100)
-    monkeypatch.setattr(documents, "BLOCK", 64)
+    monkeypatch.setattr(blocks, "BLOCK", 64)
     path = tmp_path / "a.txt"
     path.write_text(line * 300, encoding="utf-8")
     (file,) = list_files({"": [str(path)]})
@@ -102,7 +103,7 @@ def test_an_undecodable_byte_is_named_with_its_line(
     path.write_bytes(b"fine\n" * 40 + b"br\xffken\nfine\n")
     for large in (1 << 20, 100):  # in one go, and in blocks
         monkeypatch.setattr(documents, "LARGE", large)
-        monkeypatch.setattr(documents, "BLOCK", 64)
+        monkeypatch.setattr(blocks, "BLOCK", 64)
         with pytest.raises(ValueError, match=r"a\.txt:41 holds the byte 0xff"):
             read(path)
         assert read(path, "skip") == ([], Skips("skip", {"not UTF-8": 1}))  # type: ignore[arg-type]
@@ -121,6 +122,12 @@ def test_an_undecodable_byte_is_named_with_its_line(
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', r"a\.jsonl:2 is not UTF-8", "not UTF-8"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n', r":2: text holds half", "not UTF-8"),
         ("a.csv", b"n,text\n1,a\n2,\xff\n", r"a\.csv:3 holds the byte 0xff", "not UTF-8"),
+        ("a.csv", b'n,text\n2,"b\nb\xff\nb"\n1,a\n', r"a\.csv:3 holds the byte 0xff", "not UTF-8"),
+        ("a.csv", b'n,text\n1,a\n2,"b"b\n', r"a\.csv:3 is broken CSV", "broken CSV"),
+        ("a.csv", b'n,text\n1,a\n2,"b\n', r"a\.csv:3 is broken CSV", "broken CSV"),
+        ("a.csv", b"n,text\n2\n1,a\n", r"a\.csv:2 has 1 of 2 fields, no text", "missing field"),
+        ("a.jsonl", b'{"text": "a"}\n' + b"[" * 5000 + b"]" * 5000, r":2 is broken JSON \(maximum",
+         "broken JSON"),
     ],
 )  # fmt: skip
 def test_a_broken_row_is_named_and_can_be_skipped(
@@ -132,6 +139,94 @@ def test_a_broken_row_is_named_and_can_be_skipped(
         read(path)
     found, skips = read(path, "skip")
     assert (found, skips.counts) == (["a"], {kind: 1})
+
+
+def test_a_broken_csv_row_costs_itself_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('n,text\n1,a\n2,"he said "hi" to me"\n3,c\n4,d\n')
+    with pytest.raises(ValueError, match=r"a\.csv:3 is broken CSV \(',' expected after '\"'\)"):
+        read(path)
+    assert read(path, "skip") == (["a", "c", "d"], Skips("skip", {"broken CSV": 1}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("last", ["", '5000,"e"\n'])  # unto the end, and unto the next quote
+def test_a_stray_quote_gathers_no_rows(last: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('n,text\n1,"a\n' + "".join(f"{k},t{k}\n" for k in range(2, 5000)) + last)
+    found, skips = read(path, "skip")
+    assert found == [f"t{k}" for k in range(2, 5000)] + ["e"] * bool(last)
+    assert skips.counts == {"broken CSV": 1}
+
+
+def test_a_csv_field_without_end_is_cut_off_by_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_rows, "LONGEST_FIELD", 1000)
+    path = tmp_path / "a.csv"
+    path.write_text('n,text\n1,"a\n' + "".join(f"{k},t{k}\n" for k in range(2, 5000)) + '"\n')
+    with pytest.raises(ValueError, match=r"a\.csv:2-\d\d\d is broken CSV \(field larger"):
+        read(path)
+    found, skips = read(path, "skip")
+    assert found == [f"t{k}" for k in range(2, 5000)]
+    assert skips.counts["broken CSV"] == 2  # the quote at the start, and the one at the end
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_line_beyond_the_limit_is_named_and_can_be_skipped(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "LONGEST_LINE", 1 << 20)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(WRITERS[suffix](["one", "x" * (3 << 20), "last"]))
+    with pytest.raises(ValueError, match=r"a\.\w+:\d is longer than 1 MB; break the line up"):
+        read(path)
+    found, skips = read(path, "skip")
+    assert (found, skips.counts) == (["one", "last"], {"line too long": 1})
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".parquet"])
+def test_large_documents_among_small_ones_come_in_blocks(
+    suffix: str, packer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "LARGE", 100)
+    monkeypatch.setattr(blocks, "BLOCK", 64)
+    long = ["春眠不覺曉\n" * 40, "x" * 700, "a\nb\r\n" * 100, "春" * 100]
+    texts = [text.rstrip("\r\n") for text in ["one", long[0], "two", *long[1:], "last"]]
+    path = tmp_path / f"a{suffix}{packer}"
+    path.write_bytes(PACKERS[packer](WRITERS[suffix](texts)))
+    assert read(path, documents="blank_line")[0] == texts
+    (file,) = list_files({"": [str(path)]})
+    whole = list(read_documents(file, "blank_line", "text", Skips(), lambda _: None))
+    assert [each.text is None for each in whole] == [len(text.encode()) > 100 for text in texts]
+    # Each call reads anew, also behind the others.
+    if suffix != ".txt":
+        assert [b"".join(each.pieces()).decode() for each in whole] == texts
+
+
+def test_a_long_line_of_a_text_is_a_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "LARGE", 10)
+    texts = ["短", "春眠不覺曉" * 30, "x" * 9, "y" * 10, "z" * 11, "處處" * 9]
+    path = tmp_path / "a.txt"
+    path.write_bytes("\r\n".join(texts).encode() + b"\n" + b"q" * 50 + b"\xe6\n")
+    found, skips = read(path, "skip", documents="line")
+    assert (found, skips.counts) == (texts, {"not UTF-8": 1})
+    with pytest.raises(ValueError, match=r"a\.txt:7 holds the byte 0xe6"):
+        read(path, documents="line")
+
+
+def test_invalid_utf8_in_a_parquet_column_is_named_and_can_be_skipped(tmp_path: Path) -> None:
+    for kind, code in (("string", "i"), ("large_string", "q")):
+        offsets = array(code, [0, 1, 3, 4]).tobytes()
+        parts = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(b"a\xffbc")]
+        column = pyarrow.Array.from_buffers(getattr(pyarrow, kind)(), 3, parts)
+        parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
+        with pytest.raises(ValueError, match=r"a\.parquet:2: text holds the byte 0xff"):
+            read(tmp_path / "a.parquet")
+        found, skips = read(tmp_path / "a.parquet", "skip")
+        assert (found, skips.counts) == (["a", "c"], {"not UTF-8": 1})
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -219,13 +314,13 @@ def test_train_loses_what_valid_sources_hold(tmp_path: Path) -> None:
     assert routed(config, files) == {"train": ["one", "three"], "valid": ["two", "two"], "test": []}
 
 
-@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize("in_blocks", [False, True])
 def test_a_split_by_position_cuts_at_exact_characters(
-    blocks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_blocks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if blocks:
+    if in_blocks:
         monkeypatch.setattr(documents, "LARGE", 50)
-        monkeypatch.setattr(documents, "BLOCK", 32)
+        monkeypatch.setattr(blocks, "BLOCK", 32)
     text = "".join(chr(0x4E00 + k) + ("\n" if k % 7 == 0 else "") for k in range(1003))
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     config = CorpusConfig(sources=["-"], split="position", valid_fraction=0.1, test_fraction=0.1)
