@@ -92,3 +92,24 @@ def test_an_epoch_that_is_not_read_past_its_last_batch_is_still_over() -> None:
 def test_validation_that_stops_early_starts_at_the_beginning_again() -> None:
     batches = loader(shuffle=False)
     assert read(batches, 2) == read(batches, 2)
+
+
+def test_a_place_in_other_batches_is_refused_unless_the_epoch_is_over() -> None:
+    stopped = loader()
+    read(stopped, 2)
+    for change in ({"batch_size": 4}, {"seed": 1}, {"checksum": "other"}):
+        with pytest.raises(ValueError, match="set it as it was"):
+            loader(**change).load_state_dict(stopped.state_dict())  # type: ignore[arg-type]
+    read(stopped)
+    loader(batch_size=4).load_state_dict(stopped.state_dict())
+
+
+def test_a_limit_ends_the_epoch_and_the_next_is_ordered_anew() -> None:
+    limited, whole = loader(limit=3), loader()
+    first, second = read(limited), read(limited)
+    assert first == read(whole, 3)
+    whole.load_state_dict(whole.state_dict() | {"epoch": 1, "batches_done": 0})
+    assert second == read(whole, 3)
+    resumed = loader(limit=3)
+    resumed.load_state_dict(limited.state_dict())
+    assert read(resumed) == read(limited)
