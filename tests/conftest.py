@@ -3,10 +3,14 @@
 import os
 from pathlib import Path
 
-import pytest
-import torch
+workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+threads = max(1, min(2, os.cpu_count() or 1) // workers)
+os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that tests start, too
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

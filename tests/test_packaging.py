@@ -44,7 +44,8 @@ def test_wheel_has_callbacks_and_configs(wheel: Path) -> None:
 
 def test_wheel_installed_elsewhere_trains(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    (tmp_path / "text.txt").write_text("a line of text\n" * 4000, encoding="utf-8")
+    text = "".join(f"line {number} of the text\n" for number in range(4000))
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     command = (
         "import sys, gpt4o_lit, gpt4o_lit.callbacks; from gpt4o_lit.__main__ import main;"
@@ -53,7 +54,6 @@ def test_wheel_installed_elsewhere_trains(wheel: Path, tmp_path: Path) -> None:
     flags = [
         "--data.init_args.corpus.sources=[text.txt]",
         "--data.init_args.corpus.documents=line",
-        "--data.init_args.corpus.deduplicate=false",
         "--data.init_args.tokenizer=gpt4o_lit.tokenizer.Bytes",
         "--trainer.max_steps=2",
     ]

@@ -121,20 +121,20 @@ def test_best_is_the_best_and_last_is_the_last(config: Path) -> None:
 def test_a_run_that_is_told_to_stop_keeps_its_best_and_goes_on_exactly(
     sign: signal.Signals, config: Path
 ) -> None:
-    steps = ("--trainer.max_steps", "600", "--trainer.val_check_interval", "200")
+    steps = ("--trainer.max_steps", "400", "--trainer.val_check_interval", "100")
     whole = fit(config, "whole", *steps)
     command = [sys.executable, "-m", "gpt4o_lit", "fit", "--config", str(config)]
     process = subprocess.Popen([*command, "--run_dir", "run", *steps])
     metrics, deadline = Path("run/metrics.csv"), time.monotonic() + 120
-    while len(read_metrics(metrics) if metrics.is_file() else []) < 250:
+    while len(read_metrics(metrics) if metrics.is_file() else []) < 120:
         assert process.poll() is None, "the run ended before it was told to stop"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(sign)
     assert process.wait(timeout=60) == 128 + sign
     stopped = load(Path("run"), "last")["global_step"]
-    assert 250 <= stopped < 600
-    assert load(Path("run"), "best")["global_step"] == stopped // 200 * 200
+    assert 120 <= stopped < 400
+    assert load(Path("run"), "best")["global_step"] == stopped // 100 * 100
     assert main(["fit", "--resume", "run"]) == 0
     assert_equal(weights(whole), weights(Path("run")), atol=0)
 
