@@ -5,16 +5,19 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt4o_lit.tokenizer.sentence_piece import SentencePieceTokenizer
+from gpt4o_lit.tokenizer.sentence_piece import SPACE, SentencePieceTokenizer
 from gpt4o_lit.tokenizer.tokenizer import BOS, EOS, PAD, SPECIAL_PIECES, UNK
 
 # The trainer leaves out each sentence that holds one of these (its own marks), so we cut there.
 RESERVED = re.compile("[\t\0\u2047\u2581\u2585]")
 SENTENCE_LEN = 4096
+# Words seen this often are offered to the unigram trainer once more, each as a sentence.
+FREQUENT = 16
 
 
 def train_sentence_piece(
@@ -27,6 +30,7 @@ def train_sentence_piece(
     character_coverage: float = 1.0,
     split_digits: bool = False,
     max_piece_len: int = 16,
+    user_defined_symbols: Sequence[str] = (),
 ) -> SentencePieceTokenizer:
     """A tokenizer trained on the texts; the same texts give the same model on any machine."""
     arguments = {
@@ -37,10 +41,15 @@ def train_sentence_piece(
         "split_digits": split_digits,
         "max_sentencepiece_length": max_piece_len,
         **({"use_all_vocab": True} if model_type == "char" else {"vocab_size": vocab_size}),
-        # The nmt rules turn line ends and tabs into spaces, except where they are pieces.
-        "user_defined_symbols": ["\n", "\t"] if normalization.startswith("nmt") else [],
+        "user_defined_symbols": [
+            *(symbol.replace(" ", SPACE) for symbol in user_defined_symbols),
+            # The nmt rules turn line ends and tabs into spaces, except where they are pieces.
+            *(["\n", "\t"] if normalization.startswith("nmt") else []),
+        ],
     }
     sentences = [sentence for text in texts for sentence in _sentences(text)]
+    if model_type == "unigram":
+        sentences += _frequent_words(sentences)
     if not sentences:
         raise ValueError("the sample for the tokenizer holds no text; give sources that hold some")
     return SentencePieceTokenizer(_run({"arguments": arguments, "sentences": sentences}))
@@ -55,6 +64,16 @@ def _sentences(text: str) -> Iterator[str]:
             end = end if end > start else start + SENTENCE_LEN
             yield part[start:end]
             start = end
+
+
+def _frequent_words(sentences: Iterable[str]) -> list[str]:
+    """Words with the space before them, so that each can become a piece.
+
+    The unigram trainer chooses among substrings that are followed by different signs. A word that a
+    space always follows, as all do in text whose punctuation stands apart, would never be one.
+    """
+    counts = Counter(word for sentence in sentences for word in re.findall(r" \S+", sentence))
+    return [word for word, count in counts.items() if count >= FREQUENT]
 
 
 def _run(job: dict[str, Any]) -> bytes:

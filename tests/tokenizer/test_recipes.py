@@ -1,5 +1,6 @@
 """Training: the same text gives the same model, and each mistake says its mend."""
 
+import random
 import re
 from pathlib import Path
 
@@ -47,6 +48,31 @@ def test_too_small_a_vocabulary_names_the_smallest_that_works() -> None:
 
 def test_full_coverage_gives_each_chinese_sign_a_piece(tokenizers: dict[str, Tokenizer]) -> None:
     assert len(tokenizers["bpe"].encode("春眠不覺曉處處聞啼鳥")) <= 10
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_user_defined_symbols_are_always_one_piece(model_type: str, text: str) -> None:
+    recipe = TrainSentencePiece(
+        vocab_size=600,
+        model_type=model_type,  # type: ignore[arg-type]
+        user_defined_symbols=[" <unk>", "[tag]"],
+    )
+    tokenizer = recipe.build([text])
+    line = "the <unk> cat[tag] <unk>\n"
+    ids = tokenizer.encode(line)
+    pieces = [tokenizer.decode([id]) for id in ids]
+    assert (pieces.count(" <unk>"), pieces.count("[tag]")) == (2, 1)
+    assert not set(ids) & set(tokenizer.special_ids)
+    assert tokenizer.decode(ids) == line
+    assert recipe.identity() != TrainSentencePiece(vocab_size=600).identity()
+
+
+def test_words_that_a_space_always_follows_become_pieces() -> None:
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghijklmnop", k=6)) for _ in range(40)]
+    texts = [" ".join(["x", *rng.choices(words, k=30), "\n"]) for _ in range(300)]
+    tokenizer = TrainSentencePiece(vocab_size=426).build(texts)
+    assert [len(tokenizer.encode(f" {word}")) for word in words] == [1] * 40
 
 
 def test_every_recipe_is_constructed_from_yaml(tmp_path: Path) -> None:
@@ -100,6 +126,8 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
     with pytest.raises(ValueError, match=r"vocab_size \(300\) must be more than the 368"):
         TrainSentencePiece(vocab_size=300)
+    with pytest.raises(ValueError, match=r"holds '<pad>', which is no string of text"):
+        TrainSentencePiece(user_defined_symbols=["<pad>"])
     with pytest.raises(ValueError, match=r"sample .* holds no text"):
         TrainCharacters().build([])
 
