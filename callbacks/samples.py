@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from gpt4o_lit.generation import SamplingConfig, fill, generate
+from gpt4o_lit.generation import PromptFormat, SamplingConfig, fill, generate
 
 
 class Samples(Callback):
@@ -69,8 +69,13 @@ class Samples(Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         tokenizer = datamodule.tokenizer
         corpus_config = getattr(datamodule, "corpus_config", None)
-        add_bos = getattr(corpus_config, "add_bos", False)  # other data modules add none
-        objective = getattr(pl_module, "objective", None)  # other tasks may have none
+        objective = getattr(pl_module, "objective", None)
+        prompt_format = (
+            PromptFormat(  # other data modules add no bos, other tasks have no objective
+                add_bos=getattr(corpus_config, "add_bos", False),
+                bidirectional=getattr(objective, "bidirectional_prompt", False),
+            )
+        )
         prompts = self.prompts
         if prompts is None:
             prompts = beginnings(
@@ -80,15 +85,17 @@ class Samples(Callback):
             )
         with evaluating(transformer):
             if transformer.decoder is None:
-                texts = [fill(transformer, tokenizer, text, add_bos=add_bos) for text in prompts]
+                texts = [
+                    fill(transformer, tokenizer, text, prompt_format=prompt_format)
+                    for text in prompts
+                ]
             else:
                 texts = generate(
                     transformer,
                     tokenizer,
                     prompts,
                     config,
-                    add_bos=add_bos,
-                    bidirectional_prompt=getattr(objective, "bidirectional_prompt", False),
+                    prompt_format=prompt_format,
                 )
         joined = transformer.decoder is not None and transformer.encoder is None
         return [

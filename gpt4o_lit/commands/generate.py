@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from gpt4o_lit.generation import SamplingConfig, fill, generate, stream
+from gpt4o_lit.generation import PromptFormat, SamplingConfig, fill, generate, stream
 from gpt4o_lit.interop.run import OpenedRun, open_run
 from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.tokenizer.load import nearest_name
@@ -97,8 +97,7 @@ def _write(
                 run.tokenizer,
                 batch,
                 config,
-                add_bos=run.add_bos,
-                bidirectional_prompt=run.bidirectional_prompt,
+                prompt_format=_format(run),
                 first=start,
             )
         for prompt, text in zip(batch, texts, strict=True):
@@ -116,14 +115,7 @@ def _show(run: OpenedRun, prompt: str, config: SamplingConfig, *, whole: bool) -
         written = _fill(run, prompt)
         print(written)
         return len(run.tokenizer.encode(written))
-    pieces = stream(
-        run.transformer,
-        run.tokenizer,
-        prompt,
-        config,
-        add_bos=run.add_bos,
-        bidirectional_prompt=run.bidirectional_prompt,
-    )
+    pieces = stream(run.transformer, run.tokenizer, prompt, config, prompt_format=_format(run))
     if whole:
         pieces = iter(["".join(pieces)])
     # Asked for before the prompt is shown, so that a refusal is one line and nothing else.
@@ -138,7 +130,11 @@ def _show(run: OpenedRun, prompt: str, config: SamplingConfig, *, whole: bool) -
 
 
 def _fill(run: OpenedRun, text: str) -> str:
-    return fill(run.transformer, run.tokenizer, text, add_bos=run.add_bos)
+    return fill(run.transformer, run.tokenizer, text, prompt_format=_format(run))
+
+
+def _format(run: OpenedRun) -> PromptFormat:
+    return PromptFormat(add_bos=run.add_bos, bidirectional=run.bidirectional_prompt)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -150,8 +146,13 @@ def read_prompts(path: Path) -> list[str]:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist{nearest_name(path)}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        bad = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{bad} is not UTF-8; save the file as UTF-8") from error
     prompts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             prompts.append(_prompt(line, f"{path}:{number}") if path.suffix == ".jsonl" else line)
     if not prompts:

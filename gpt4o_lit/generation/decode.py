@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +19,19 @@ from gpt4o_lit.tokenizer import Tokenizer
 UNCOMPILED = "force_eager"
 
 
+@dataclass(frozen=True, kw_only=True)
+class PromptFormat:
+    """How prompts are put before a network: as its training put documents."""
+
+    add_bos: bool = False
+    """Put bos before each prompt, as a corpus with add_bos does before each document."""
+    bidirectional: bool = False
+    """The tokens of a prompt see one another both ways (prefix LM)."""
+
+
+PLAIN = PromptFormat()
+
+
 @torch.inference_mode()
 def decode(
     transformer: Transformer,
@@ -24,8 +39,7 @@ def decode(
     prompts: Sequence[str],
     config: SamplingConfig,
     *,
-    add_bos: bool = False,
-    bidirectional_prompt: bool = False,
+    prompt_format: PromptFormat = PLAIN,
     first: int = 0,
 ) -> Iterator[list[int | None]]:
     """One new token per prompt and step; None for a prompt that has come to the context's end.
@@ -33,8 +47,6 @@ def decode(
     What is written behind a prompt depends on its number and the seed, not on its neighbours.
 
     Args:
-        add_bos: Put bos before each prompt, as a corpus with add_bos does before each document.
-        bidirectional_prompt: The tokens of a prompt see one another both ways (prefix LM).
         first: Number of the first prompt, where these are a part of a longer list.
 
     Raises:
@@ -45,7 +57,7 @@ def decode(
             "this network is an encoder, which writes no text; use `fill` for its masks"
         )
     longest = transformer.config.max_seq_len
-    rows = [_encoded(tokenizer, prompt, longest, add_bos) for prompt in prompts]
+    rows = [_encoded(tokenizer, prompt, longest, prompt_format.add_bos) for prompt in prompts]
     groups: dict[int, list[int]] = {}  # rows that can go equally far are written together
     for row, ids in enumerate(rows):
         room = longest + 1 - (1 if transformer.encoder is not None else len(ids))
@@ -58,7 +70,7 @@ def decode(
             config,
             steps=steps,
             numbers=[first + row for row in members],
-            bidirectional_prompt=bidirectional_prompt,
+            bidirectional_prompt=prompt_format.bidirectional,
         )
         for steps, members in groups.items()
     ]
@@ -129,7 +141,7 @@ def fill(
     text: str,
     mask: str = "<mask>",
     *,
-    add_bos: bool = False,
+    prompt_format: PromptFormat = PLAIN,
 ) -> str:
     """The text with each `mask` replaced by the piece that an encoder finds likeliest there.
 
@@ -140,9 +152,12 @@ def fill(
         raise ValueError("this network has a decoder, which fills no masks; use `generate`")
     if mask not in text:
         raise ValueError(f"the text has no {mask} to fill; write {mask} where a piece is missing")
-    ids = [tokenizer.bos_id] if add_bos else []
-    for number, part in enumerate(text.split(mask)):
-        ids += ([tokenizer.mask_id] if number else []) + tokenizer.encode(part)
+    first, *others = text.split(mask)
+    # A part behind a mask opens no text, so no model puts a space in front of it.
+    flat, lengths = tokenizer.encode_flat([first, *others], ["", *(mask[-1] for _ in others)])
+    ids = [tokenizer.bos_id] if prompt_format.add_bos else []
+    for number, part in enumerate(np.split(flat, np.cumsum(lengths)[:-1])):
+        ids += ([tokenizer.mask_id] if number else []) + part.tolist()
     tokens_BT = torch.tensor([ids], device=transformer.head.weight.device)
     with torch.compiler.set_stance(UNCOMPILED):
         logits_BTV = transformer(tokens_BT)[..., : tokenizer.vocab_size]

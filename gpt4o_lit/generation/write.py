@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from gpt4o_lit.generation.decode import decode
+from gpt4o_lit.generation.decode import PLAIN, PromptFormat, decode
 from gpt4o_lit.generation.sampling import SamplingConfig
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.tokenizer import Tokenizer
@@ -16,8 +16,7 @@ def generate(
     prompts: Sequence[str],
     config: SamplingConfig,
     *,
-    add_bos: bool = False,
-    bidirectional_prompt: bool = False,
+    prompt_format: PromptFormat = PLAIN,
     first: int = 0,
 ) -> list[str]:
     """What comes behind each prompt, or what an encoder-decoder answers to it.
@@ -26,15 +25,10 @@ def generate(
     """
     completions = [_Completion(transformer, tokenizer, prompt) for prompt in prompts]
     done = [False for _ in prompts]
-    for step_B in decode(
-        transformer,
-        tokenizer,
-        prompts,
-        config,
-        add_bos=add_bos,
-        bidirectional_prompt=bidirectional_prompt,
-        first=first,
-    ):
+    steps = decode(
+        transformer, tokenizer, prompts, config, prompt_format=prompt_format, first=first
+    )
+    for step_B in steps:
         for row, token in enumerate(step_B):
             if done[row]:
                 continue
@@ -56,21 +50,13 @@ def stream(
     prompt: str,
     config: SamplingConfig,
     *,
-    add_bos: bool = False,
-    bidirectional_prompt: bool = False,
+    prompt_format: PromptFormat = PLAIN,
 ) -> Iterator[str]:
     """The same for one prompt, piece by piece; no character and no stop string is torn apart."""
     completion = _Completion(transformer, tokenizer, prompt)
     shown = 0
     text = ""
-    for (token,) in decode(
-        transformer,
-        tokenizer,
-        [prompt],
-        config,
-        add_bos=add_bos,
-        bidirectional_prompt=bidirectional_prompt,
-    ):
+    for (token,) in decode(transformer, tokenizer, [prompt], config, prompt_format=prompt_format):
         if token is None or token == tokenizer.eos_id:
             break
         completion.ids.append(token)

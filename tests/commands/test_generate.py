@@ -10,7 +10,7 @@ import yaml
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.commands.generate import read_prompts
-from gpt4o_lit.generation import SamplingConfig, fill, generate
+from gpt4o_lit.generation import PromptFormat, SamplingConfig, fill, generate
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.model import (
     AttentionConfig,
@@ -105,7 +105,9 @@ def test_a_prompt_is_shown_with_what_comes_behind_it(
     run, net = make_run(add_bos=add_bos)
     assert main(["generate", str(run), "--prompt", "ab", *FLAGS, *flags]) == 0
     shown = capsys.readouterr()
-    assert shown.out == f"ab{generate(net, tokenizer, ['ab'], GREEDY, add_bos=add_bos)[0]}\n"
+    form = PromptFormat(add_bos=add_bos)
+    (text,) = generate(net, tokenizer, ["ab"], GREEDY, prompt_format=form)
+    assert shown.out == f"ab{text}\n"
     assert "tokens/s" in shown.err
 
 
@@ -147,7 +149,9 @@ def test_a_run_of_prefix_lm_reads_its_prompts_both_ways(
     source, output = tmp_path / "prompts.txt", tmp_path / "answers.jsonl"
     prompt = "a longer prompt"
     source.write_text(prompt, encoding="utf-8")
-    (text,) = generate(net, tokenizer, [prompt], GREEDY, bidirectional_prompt=True)
+    (text,) = generate(
+        net, tokenizer, [prompt], GREEDY, prompt_format=PromptFormat(bidirectional=True)
+    )
     assert text != generate(net, tokenizer, [prompt], GREEDY)[0]
     assert main(["generate", str(run), "--prompt", prompt, *FLAGS]) == 0
     assert capsys.readouterr().out == f"{prompt}{text}\n"
@@ -183,6 +187,7 @@ def test_an_encoder_fills_the_masks_of_a_prompt(
         (["--prompts", "bad.jsonl"], 'bad.jsonl:3 is not JSON with a field "prompt"'),
         (["--prompts", "number.jsonl"], "number.jsonl:1 has a prompt (3) that is no text"),
         (["--prompts", "empty.txt"], "holds no prompt"),
+        (["--prompts", "latin.txt"], "latin.txt:2 is not UTF-8"),
         (["--prompts", "emty.txt"], "emty.txt does not exist; did you mean empty.txt?"),
     ],
 )
@@ -199,6 +204,7 @@ def test_a_mistake_is_one_line(
     Path("bad.jsonl").write_text('{"prompt": "a"}\n\nnonsense\n', encoding="utf-8")
     Path("number.jsonl").write_text('{"prompt": 3}\n', encoding="utf-8")
     Path("empty.txt").write_text("\n", encoding="utf-8")
+    Path("latin.txt").write_bytes(b"ab\nna\xefve\n")
     assert main(["generate", str(run), *flags]) == 2
     shown = capsys.readouterr()
     assert message in shown.err

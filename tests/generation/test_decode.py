@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpt4o_lit.generation import SamplingConfig, decode, fill, generate, sample
+from gpt4o_lit.generation import PromptFormat, SamplingConfig, decode, fill, generate, sample
 from gpt4o_lit.model import AttentionConfig, StackConfig, Transformer, TransformerConfig
 from gpt4o_lit.tokenizer import ByteTokenizer
 
@@ -100,14 +100,16 @@ def test_a_bidirectional_prompt_is_read_as_a_prefix(
         return sample(logits_BV, *rest)
 
     monkeypatch.setattr(sys.modules["gpt4o_lit.generation.decode"], "sample", watched)
-    next(decode(net, tokenizer, prompts, config, bidirectional_prompt=True))
+    next(decode(net, tokenizer, prompts, config, prompt_format=PromptFormat(bidirectional=True)))
     for prompt, logits_V in zip(prompts, seen[0], strict=True):
         tokens = torch.tensor([tokenizer.encode(prompt)])
         both_ways = net(tokens, prefix_BT=torch.ones_like(tokens, dtype=torch.bool))
         torch.testing.assert_close(logits_V, both_ways[0, -1], atol=1e-5, rtol=1e-5)
         if len(prompt) > 1:
             assert (logits_V - net(tokens)[0, -1]).abs().max() > 1e-2
-    written = generate(net, tokenizer, prompts, config, bidirectional_prompt=True)
+    written = generate(
+        net, tokenizer, prompts, config, prompt_format=PromptFormat(bidirectional=True)
+    )
     assert written == [greedy(net, prompt, 12, both_ways=True) for prompt in prompts]
 
 
@@ -184,7 +186,7 @@ def test_scores_that_no_piece_belongs_to_are_never_chosen() -> None:
 def test_bos_is_read_where_the_corpus_has_it(kind: str) -> None:
     net = network(kind)
     config = SamplingConfig(max_new_tokens=12, temperature=0)
-    written = generate(net, tokenizer, PROMPTS, config, add_bos=True)
+    written = generate(net, tokenizer, PROMPTS, config, prompt_format=PromptFormat(add_bos=True))
     assert written == [greedy(net, prompt, 12, bos=[tokenizer.bos_id]) for prompt in PROMPTS]
 
 

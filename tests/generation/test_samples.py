@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gpt4o_lit.callbacks import Samples
-from gpt4o_lit.generation import SamplingConfig, generate
+from gpt4o_lit.generation import PromptFormat, SamplingConfig, generate
 from gpt4o_lit.model import AttentionConfig, StackConfig, Transformer, TransformerConfig
 from gpt4o_lit.objectives import CausalLM, PrefixLM
 from gpt4o_lit.tokenizer import ByteTokenizer
@@ -80,7 +80,9 @@ def test_a_prompt_is_read_as_the_objective_has_taught(objective: Any, tmp_path: 
     Samples(prompts=["a prompt"], max_new_tokens=8, temperature=0).on_validation_end(trainer, task)
     net = task.transformer.eval()
     causal, both_ways = (
-        generate(net, tokenizer, ["a prompt"], config, bidirectional_prompt=flag)[0]
+        generate(
+            net, tokenizer, ["a prompt"], config, prompt_format=PromptFormat(bidirectional=flag)
+        )[0]
         for flag in (False, True)
     )
     assert causal != both_ways

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 import sentencepiece
+import torch
 
-from gpt4o_lit.generation import SamplingConfig, generate, stream, write
+from gpt4o_lit.generation import SamplingConfig, fill, generate, stream, write
 from gpt4o_lit.tokenizer import ByteTokenizer
 from gpt4o_lit.tokenizer.sentence_piece import SentencePieceTokenizer
 from tests.generation.test_decode import KINDS, network
@@ -109,3 +110,11 @@ def test_a_stream_of_a_foreign_model_joined_equals_generate(
     config = SamplingConfig(max_new_tokens=40, temperature=2.0, stop=("wn", " q"))
     joined = "".join(stream(net, foreign, "The quick", config))
     assert [joined] == generate(net, foreign, ["The quick"], config)
+
+
+def test_what_stands_behind_a_mask_gets_no_space(foreign: SentencePieceTokenizer) -> None:
+    net = network("encoder", extra=foreign.vocab_size - tokenizer.vocab_size)
+    torch.nn.init.zeros_(net.head.weight)  # all pieces are equally likely: the first is taken
+    first = min(set(range(foreign.vocab_size)) - set(foreign.special_ids))
+    assert foreign.is_byte(first)
+    assert fill(net, foreign, "quick<mask>fox") == "quick\0fox"
