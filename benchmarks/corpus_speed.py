@@ -15,7 +15,7 @@ from pathlib import Path
 import sentencepiece
 
 from gpt4o_lit.corpus import Corpus, CorpusConfig, order, prepare
-from gpt4o_lit.corpus.build import num_cores
+from gpt4o_lit.corpus.build import num_cores, num_processes
 from gpt4o_lit.corpus.documents import Skips
 from gpt4o_lit.corpus.route import Router
 from gpt4o_lit.corpus.sample import sample_sources
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--vocab_size", type=int, default=4096)
     parser.add_argument("--model_type", default="unigram", choices=("unigram", "bpe"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--num_workers", type=int, default=num_cores())
+    parser.add_argument("--num_workers", type=int, default=num_processes())
     args = parser.parse_args()
     config = CorpusConfig(sources=args.sources, text_field=args.text_field, valid_fraction=0.0)
     trained = TrainSentencePiece(vocab_size=args.vocab_size, model_type=args.model_type)
@@ -83,7 +83,7 @@ def main() -> None:
     print(f"{megabytes:.1f} MB, {len(texts)} documents, {args.model_type} {args.vocab_size}")
     print(f"SentencePiece, one core:   {one:7.2f} MB/s")
     print(f"corpus, {args.num_workers} workers:         {all_cores:7.2f} MB/s")
-    print(f"ratio to cores x one core: {all_cores / one / args.num_workers:7.2f}")
+    print(f"ratio to {num_cores()} x one core:     {all_cores / one / num_cores():7.2f}")
     print(f"windows (T=256, B=16):     {tokens / reading / 1e6:7.1f} M tokens/s")
 
 

@@ -53,7 +53,7 @@ def _parser() -> ArgumentParser:
         "--num_workers",
         type=int | None,
         default=None,
-        help="Processes of some 60 MB each. Default: one per core, 12 at most.",
+        help="Processes of some 60 MB each. Default: one more than cores, 12 at most.",
     )
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
     parser.add_argument(

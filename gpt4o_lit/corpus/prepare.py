@@ -47,7 +47,7 @@ def prepare(
     """The corpus in `directory`, built where it is missing, incomplete, or of something else.
 
     Any number of processes may call this at once: one builds and the others wait. The result is the
-    same, bit by bit, for any number of workers (default: one per core, but no more than fit in
+    same, bit by bit, for any number of workers (default: one more than cores, as far as they fit in
     memory; 0: none but the caller). Its `identity` tells it from any other.
     """
     folder = Path(directory)

@@ -21,8 +21,8 @@ class PackedDataModule(LightningDataModule):
         batch_size: Windows in a training batch, per process.
         eval_batch_size: Windows in a validation or test batch, per process. Default: batch_size.
         seed: Of the order in which training windows are drawn.
-        num_workers: Processes that tokenize while the corpus is built. Default: one per core, 12 at
-            most.
+        num_workers: Processes that tokenize while the corpus is built. Default: one more than
+            cores, 12 at most.
     """
 
     def __init__(
