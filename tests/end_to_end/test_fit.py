@@ -106,6 +106,19 @@ def test_a_run_goes_on_from_a_step_between_validations(config: Path) -> None:
     assert_equal(weights(whole), weights(Path("stopped")), atol=0)
 
 
+def test_the_bar_counts_the_whole_epoch_wherever_a_run_goes_on(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(config, "run", "--trainer.max_steps", "4", "--progress.refresh_rate", "1")
+    assert "Epoch 0: 100%|██████████| 4/4 " in capsys.readouterr().out
+    steps = ("--trainer.max_steps", "14", "--trainer.val_check_interval", "4")
+    many = ("--trainer.accumulate_grad_batches", "2")
+    assert main(["fit", "--resume", "run", *steps, *many]) == 0
+    shown = capsys.readouterr().out
+    assert " 5/24 " in shown
+    assert "Epoch 0: 100%|██████████| 24/24 " in shown
+
+
 def test_best_is_the_best_and_last_is_the_last(config: Path) -> None:
     steps = ("--trainer.max_steps", "8", "--trainer.val_check_interval", "2")
     lr = ("--model.init_args.optimizer.init_args.lr", "3.0")  # the loss rises
