@@ -39,12 +39,17 @@ def main(argv: list[str]) -> int:
 
 def _recipe(args: argparse.Namespace) -> TokenizerRecipe:
     if args.model_type == "char":
+        usual = _parser()
+        for name in ("vocab_size", "normalization", "character_coverage", "user_defined_symbols"):
+            if getattr(args, name) != usual.get_default(name):
+                raise ValueError(f"--{name} is not for --model_type char; leave it out")
         return TrainCharacters(sample_bytes=args.sample_bytes, seed=args.seed)
     return TrainSentencePiece(
         vocab_size=args.vocab_size,
         model_type=args.model_type,
         normalization=args.normalization,
         character_coverage=args.character_coverage,
+        user_defined_symbols=args.user_defined_symbols,
         sample_bytes=args.sample_bytes,
         seed=args.seed,
     )
@@ -65,6 +70,7 @@ def _parser() -> OneLineParser:
     add("--model_type", choices=("unigram", "bpe", "char"), default="unigram", help="algorithm")
     add("--normalization", choices=rules, default="identity", help="only identity loses nothing")
     add("--character_coverage", type=float, default=1.0, help="share of signs that get a piece")
+    add("--user_defined_symbols", nargs="+", default=[], metavar="TEXT", help="always one piece")
     add("--sample_bytes", type=int, default=usual.sample_bytes, help="most text to train on")
     add("--seed", type=int, default=0, help="seed of the sample")
     add("--text_field", default="text", help="field of .jsonl, .csv and .parquet")

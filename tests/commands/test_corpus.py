@@ -77,6 +77,19 @@ def test_tokenizer_trains_and_measures(
         assert row[3] == "0.000%"
 
 
+def test_tokenizer_flags_reach_the_recipe_or_are_refused(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "t")
+    arguments = ["tokenizer", "--sources", str(text), "--output", output, "--quiet"]
+    symbols = ["--user_defined_symbols", " <unk>", "[tag]"]
+    assert main([*arguments, "--vocab_size", "420", "--model_type", "bpe", *symbols]) == 0
+    tokenizer = load_tokenizer(output)
+    assert [tokenizer.decode([id]) for id in tokenizer.encode("[tag] <unk>")] == ["[tag]", " <unk>"]
+    assert main([*arguments, "--model_type", "char", *symbols]) == 2
+    assert "--user_defined_symbols is not for --model_type char" in capsys.readouterr().err
+
+
 def test_tokenizer_measures_what_can_be_read_and_counts_the_rest(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
