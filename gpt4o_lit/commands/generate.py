@@ -6,16 +6,27 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from gpt4o_lit.generation import PromptFormat, SamplingConfig, fill, generate, stream
+from gpt4o_lit.generation import (
+    BeamConfig,
+    PromptFormat,
+    SamplingConfig,
+    fill,
+    generate,
+    search,
+    stream,
+)
 from gpt4o_lit.interop.run import OpenedRun, open_run
 from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.tokenizer.load import nearest_name
 
+Config = SamplingConfig | BeamConfig
+EARLY_STOPPING: dict[str, Any] = {"true": True, "false": False, "never": "never"}
 EXAMPLE = """examples:
   gpt4o-lit generate runs/quickstart/TIME --prompt "def main():" --temperature 0
   gpt4o-lit generate runs/quickstart/TIME --prompts prompts.txt --output answers.jsonl
+  gpt4o-lit generate runs/quickstart/TIME --prompt "import " --num_beams 4 --num_return 4
   gpt4o-lit generate runs/encoder_tiny/TIME --prompt "def <mask>(self):" --checkpoint last"""
 
 
@@ -48,17 +59,28 @@ def build_parser() -> OneLineParser:
     parser.add_argument("--repetition_penalty", type=float, default=1.0, help="1: none")
     parser.add_argument("--stop", nargs="*", default=[], help="stop before any of these strings")
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same text")
+    beams = parser.add_argument_group("beam search, in place of sampling")
+    beams.add_argument("--num_beams", type=int, help="texts written side by side, such as 4")
+    beams.add_argument("--num_return", type=int, default=1, help="texts per prompt, best first")
+    beams.add_argument(
+        "--length_penalty",
+        type=float,
+        default=1.0,
+        help="a text is scored by its log-likelihood over its length to this power",
+    )
+    beams.add_argument(
+        "--early_stopping",
+        choices=EARLY_STOPPING,
+        default="false",
+        help="true: at num_beams whole texts; never: only where nothing better can come",
+    )
     return parser
 
 
 def main(argv: list[str]) -> int:
     """Write to the terminal as it comes, or to a file."""
     args = build_parser().parse_args(argv)
-    names = SamplingConfig.__dataclass_fields__
-    config = SamplingConfig(
-        **{name: value for name, value in vars(args).items() if name in names and name != "stop"},
-        stop=tuple(args.stop),
-    )
+    config = _config(args)
     if (args.prompt is None) == (args.prompts is None):
         raise ValueError("give either --prompt TEXT or --prompts FILE")
     if args.batch_size < 1:
@@ -82,55 +104,78 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _config(args: argparse.Namespace) -> Config:
+    """Beam search where num_beams is given, else sampling; a flag of the other is refused."""
+    searches = args.num_beams is not None
+    kind, other = (BeamConfig, SamplingConfig) if searches else (SamplingConfig, BeamConfig)
+    ours, usual = kind.__dataclass_fields__, build_parser()
+    for name in other.__dataclass_fields__.keys() - ours.keys():
+        if getattr(args, name) != usual.get_default(name):
+            mend = "leave it or --num_beams out" if searches else "give --num_beams too"
+            raise ValueError(f"--{name} is for {'sampling' if searches else 'beam search'}; {mend}")
+    values = {name: value for name, value in vars(args).items() if name in ours}
+    values["stop"] = tuple(args.stop)
+    if searches:
+        values["early_stopping"] = EARLY_STOPPING[args.early_stopping]
+    return kind(**values)
+
+
+def _answers(
+    run: OpenedRun, prompts: list[str], config: Config, first: int = 0
+) -> list[list[dict[str, Any]]]:
+    """What is written for each prompt: the completion, and the score of a search; best first."""
+    net, tokenizer, form = run.transformer, run.tokenizer, _format(run)
+    if isinstance(config, BeamConfig):
+        found = search(net, tokenizer, prompts, config, prompt_format=form)
+        return [[{"completion": text, "score": score} for text, score in texts] for texts in found]
+    if net.decoder is None:
+        texts = [fill(net, tokenizer, prompt, prompt_format=form) for prompt in prompts]
+    else:
+        texts = generate(net, tokenizer, prompts, config, prompt_format=form, first=first)
+    return [[{"completion": text}] for text in texts]
+
+
 def _write(
-    run: OpenedRun, prompts: list[str], config: SamplingConfig, batch_size: int, file: TextIO
+    run: OpenedRun, prompts: list[str], config: Config, batch_size: int, file: TextIO
 ) -> int:
     """A line of JSON per prompt, a batch at a time; the number of tokens in them."""
     count = 0
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        if run.transformer.decoder is None:
-            texts = [_fill(run, prompt) for prompt in batch]
-        else:
-            texts = generate(
-                run.transformer,
-                run.tokenizer,
-                batch,
-                config,
-                prompt_format=_format(run),
-                first=start,
-            )
-        for prompt, text in zip(batch, texts, strict=True):
-            line = {"prompt": prompt, "completion": text}
+        for prompt, answers in zip(batch, _answers(run, batch, config, start), strict=True):
+            line = {"prompt": prompt, **answers[0]}
+            if len(answers) > 1:
+                line["others"] = answers[1:]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            texts = [answer["completion"] for answer in answers]
+            count += sum(map(len, run.tokenizer.encode_batch(texts)))
         file.flush()
-        count += sum(map(len, run.tokenizer.encode_batch(texts)))
         print(f"{start + len(batch)}/{len(prompts)} prompts", file=sys.stderr)
     return count
 
 
-def _show(run: OpenedRun, prompt: str, config: SamplingConfig, *, whole: bool) -> int:
+def _show(run: OpenedRun, prompt: str, config: Config, *, whole: bool) -> int:
     """Print what the network makes of one prompt; the number of tokens in it."""
-    if run.transformer.decoder is None:
-        written = _fill(run, prompt)
-        print(written)
-        return len(run.tokenizer.encode(written))
+    joined = prompt if run.transformer.encoder is None else ""
+    if isinstance(config, BeamConfig) or run.transformer.decoder is None:
+        (answers,) = _answers(run, [prompt], config)
+        texts = [answer["completion"] for answer in answers]
+        for answer, text in zip(answers, texts, strict=True):
+            score = f"[{answer['score']:.3f}] " if len(answers) > 1 else ""
+            print(f"{score}{joined}{text}")
+        return sum(map(len, run.tokenizer.encode_batch(texts)))
     pieces = stream(run.transformer, run.tokenizer, prompt, config, prompt_format=_format(run))
     if whole:
         pieces = iter(["".join(pieces)])
     # Asked for before the prompt is shown, so that a refusal is one line and nothing else.
     written = next(pieces, "")
-    print(prompt if run.transformer.encoder is None else "", end="")
+    print(joined, end="")
     print(written, end="", flush=True)
     for piece in pieces:
         written += piece
         print(piece, end="", flush=True)
     print()
     return len(run.tokenizer.encode(written))
-
-
-def _fill(run: OpenedRun, text: str) -> str:
-    return fill(run.transformer, run.tokenizer, text, prompt_format=_format(run))
 
 
 def _format(run: OpenedRun) -> PromptFormat:

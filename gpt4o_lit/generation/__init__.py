@@ -1,7 +1,22 @@
 """Writing text with a trained network."""
 
-from gpt4o_lit.generation.decode import PromptFormat, decode, fill
+from gpt4o_lit.generation.beam import BeamConfig, Hypothesis, beam_search
+from gpt4o_lit.generation.decode import decode
+from gpt4o_lit.generation.fill import fill
+from gpt4o_lit.generation.prefill import PromptFormat
 from gpt4o_lit.generation.sampling import SamplingConfig, sample
-from gpt4o_lit.generation.write import generate, stream
+from gpt4o_lit.generation.write import generate, search, stream
 
-__all__ = ["PromptFormat", "SamplingConfig", "decode", "fill", "generate", "sample", "stream"]
+__all__ = [
+    "BeamConfig",
+    "Hypothesis",
+    "PromptFormat",
+    "SamplingConfig",
+    "beam_search",
+    "decode",
+    "fill",
+    "generate",
+    "sample",
+    "search",
+    "stream",
+]

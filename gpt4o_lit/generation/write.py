@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from gpt4o_lit.generation.decode import PLAIN, PromptFormat, decode
+from gpt4o_lit.generation.beam import BeamConfig, beam_search
+from gpt4o_lit.generation.decode import decode
+from gpt4o_lit.generation.prefill import PLAIN, PromptFormat
 from gpt4o_lit.generation.sampling import SamplingConfig
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.tokenizer import Tokenizer
@@ -44,6 +46,35 @@ def generate(
     return [text[: _cut(text, config.stop)] for text in texts]
 
 
+def search(
+    transformer: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    config: BeamConfig,
+    *,
+    prompt_format: PromptFormat = PLAIN,
+) -> list[list[tuple[str, float]]]:
+    """The best texts behind each prompt and their scores, best first; as `beam_search`."""
+    completions = [_Completion(transformer, tokenizer, prompt) for prompt in prompts]
+
+    def ends(number: int, ids: list[int]) -> bool:
+        return _cut(completions[number].text_of(ids), config.stop) is not None
+
+    found = beam_search(
+        transformer,
+        tokenizer,
+        prompts,
+        config,
+        prompt_format=prompt_format,
+        ends=ends if config.stop else None,
+    )
+    texts = []
+    for completion, hypotheses in zip(completions, found, strict=True):
+        written = [(completion.text_of(text.ids), text.score) for text in hypotheses]
+        texts.append([(text[: _cut(text, config.stop)], score) for text, score in written])
+    return texts
+
+
 def stream(
     transformer: Transformer,
     tokenizer: Tokenizer,
@@ -82,13 +113,19 @@ class _Completion:
 
     def __init__(self, transformer: Transformer, tokenizer: Tokenizer, prompt: str) -> None:
         self.tokenizer = tokenizer
-        self.ids = tokenizer.encode(prompt) if transformer.encoder is None else []
-        self._start = len(tokenizer.decode(self.ids))
+        self.ids: list[int] = []
+        """What has been written."""
+        self._prompt = tokenizer.encode(prompt) if transformer.encoder is None else []
+        self._start = len(tokenizer.decode(self._prompt))
 
     @property
     def text(self) -> str:
         """What has been written behind the prompt."""
-        return self.tokenizer.decode(self.ids)[self._start :]
+        return self.text_of(self.ids)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """What these tokens say behind the prompt."""
+        return self.tokenizer.decode([*self._prompt, *ids])[self._start :]
 
 
 def _cut(text: str, stop: Sequence[str]) -> int | None:

@@ -63,6 +63,18 @@ class KVCache:
             values[:, self.used : end] = v_BTKH
         return keys[:, :end], values[:, :end]
 
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be taken more than once (beam search)."""
+        for tensors in (self.keys, self.values):
+            for layer, kept in enumerate(tensors):
+                if len(rows) != len(kept):
+                    tensors[layer] = kept.new_zeros(len(rows), *kept.shape[1:])
+                tensors[layer][:, : self.used] = kept[rows, : self.used]
+        self.lengths_B = self.lengths_B[rows]
+        self.cross = [(keys[rows], values[rows]) for keys, values in self.cross]
+        if self.source_documents_BS is not None:
+            self.source_documents_BS = self.source_documents_BS[rows]
+
     def require_room(self, length: int) -> None:
         """Refuse more tokens than there is room for."""
         if self.used + length > self.max_seq_len:

@@ -10,7 +10,7 @@ import yaml
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.commands.generate import read_prompts
-from gpt4o_lit.generation import PromptFormat, SamplingConfig, fill, generate
+from gpt4o_lit.generation import BeamConfig, PromptFormat, SamplingConfig, fill, generate, search
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.model import (
     AttentionConfig,
@@ -160,6 +160,27 @@ def test_a_run_of_prefix_lm_reads_its_prompts_both_ways(
     assert json.loads(output.read_text(encoding="utf-8"))["completion"] == text
 
 
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_beam_search_shows_the_best_and_writes_them_with_their_scores(
+    kind: str, make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run, net = make_run(kind)
+    config = BeamConfig(num_beams=3, num_return=2, max_new_tokens=6, length_penalty=0.5)
+    (texts,) = search(net, tokenizer, ["ab"], config)
+    flags = ["--num_beams", "3", "--num_return", "2", "--max_new_tokens", "6"]
+    call = ["generate", str(run), *flags, "--length_penalty", "0.5"]
+    assert main([*call, "--prompt", "ab"]) == 0
+    joined = "ab" if kind == "decoder" else ""
+    shown = "".join(f"[{score:.3f}] {joined}{text}\n" for text, score in texts)
+    assert capsys.readouterr().out == shown
+    output = tmp_path / "out.jsonl"
+    assert main([*call, "--prompt", "ab", "--output", str(output)]) == 0
+    line = json.loads(output.read_text(encoding="utf-8"))
+    written = [line, *line["others"]]
+    assert [answer["completion"] for answer in written] == [text for text, _ in texts]
+    assert [answer["score"] for answer in written] == [score for _, score in texts]
+
+
 @pytest.mark.parametrize(("suffix", "line"), [("txt", "ab"), ("jsonl", '{"prompt": "ab"}')])
 def test_a_byte_order_mark_is_no_part_of_the_first_prompt(
     suffix: str, line: str, tmp_path: Path
@@ -187,6 +208,9 @@ def test_an_encoder_fills_the_masks_of_a_prompt(
         (["--prompts", "bad.jsonl"], 'bad.jsonl:3 is not JSON with a field "prompt"'),
         (["--prompts", "number.jsonl"], "number.jsonl:1 has a prompt (3) that is no text"),
         (["--prompts", "empty.txt"], "holds no prompt"),
+        (["--prompt", "a", "--num_return", "2"], "beam search; give --num_beams too"),
+        (["--prompt", "a", "--num_beams", "2", "--top_k", "3"], "is for sampling; leave it or"),
+        (["--prompt", "a", "--num_beams", "2", "--num_return", "3"], "raise num_beams"),
         (["--prompts", "latin.txt"], "latin.txt:2 is not UTF-8"),
         (["--prompts", "emty.txt"], "emty.txt does not exist; did you mean empty.txt?"),
     ],

@@ -1,0 +1,125 @@
+"""From prompts to the state that writing goes on from: they are read once, in groups."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpt4o_lit.model import KVCache, Transformer
+from gpt4o_lit.tokenizer import Tokenizer
+
+# B batch, T tokens, S source tokens, D dim
+
+# Stacks may be compiled for training, whose shapes are few; here nearly every call has its own.
+UNCOMPILED = "force_eager"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFormat:
+    """How prompts are put before a network: as its training put documents."""
+
+    add_bos: bool = False
+    """Put bos before each prompt, as a corpus with add_bos does before each document."""
+    bidirectional: bool = False
+    """The tokens of a prompt see one another both ways (prefix LM)."""
+
+
+PLAIN = PromptFormat()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts behind which equally many tokens have room, so that they are written together."""
+
+    numbers: list[int]
+    """Which of the prompts they are."""
+    rows: list[list[int]]
+    """Their tokens."""
+    steps: int
+    """Tokens to write behind each."""
+
+
+def group_prompts(
+    transformer: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    prompt_format: PromptFormat,
+    max_new_tokens: int,
+) -> list[Group]:
+    """The prompts as tokens, by how far the context lets each go on.
+
+    Raises:
+        ValueError: a prompt is longer than the context, or the network is an encoder alone.
+    """
+    if transformer.decoder is None:
+        raise ValueError(
+            "this network is an encoder, which writes no text; use `fill` for its masks"
+        )
+    longest = transformer.config.max_seq_len
+    groups: dict[int, Group] = {}
+    for number, prompt in enumerate(prompts):
+        ids = _encoded(tokenizer, prompt, longest, prompt_format.add_bos)
+        room = longest + 1 - (1 if transformer.encoder is not None else len(ids))
+        steps = min(max_new_tokens, room)
+        group = groups.setdefault(steps, Group([], [], steps))
+        group.numbers.append(number)
+        group.rows.append(ids)
+    return list(groups.values())
+
+
+def prefill(
+    transformer: Transformer, tokenizer: Tokenizer, group: Group, *, bidirectional: bool
+) -> tuple[KVCache, Tensor]:
+    """A cache that holds the prompts, with room for all steps, and each one's last state: (B, D).
+
+    An encoder-decoder's prompts are what its encoder reads; its decoder has read pad alone.
+    """
+    rows, weight = group.rows, transformer.head.weight
+    source_BS = source_documents_BS = prefix_BT = None
+    if transformer.encoder is not None:
+        source_BS, source_documents_BS = _padded(rows, tokenizer.pad_id, weight.device)
+        rows = [[tokenizer.pad_id] for _ in rows]
+    tokens_BT, documents_BT = _padded(rows, tokenizer.pad_id, weight.device)
+    if bidirectional:
+        prefix_BT = torch.ones_like(tokens_BT, dtype=torch.bool)
+        if documents_BT is not None:
+            prefix_BT = documents_BT >= 0  # padding is seen by nobody
+    # The last token is told by those before it and never read itself.
+    room = tokens_BT.shape[1] + group.steps - 1
+    cache = KVCache(transformer.config, len(rows), room, weight.device, weight.dtype)
+    with torch.compiler.set_stance(UNCOMPILED):
+        hidden_BTD = transformer.hidden(
+            tokens_BT,
+            source_BS=source_BS,
+            source_documents_BS=source_documents_BS,
+            documents_BT=documents_BT,
+            prefix_BT=prefix_BT,
+            cache=cache,
+        )
+    every_B = torch.arange(len(rows), device=weight.device)
+    last_B = torch.tensor([len(ids) - 1 for ids in rows], device=weight.device)
+    return cache, hidden_BTD[every_B, last_B]
+
+
+def _encoded(tokenizer: Tokenizer, prompt: str, longest: int, add_bos: bool) -> list[int]:
+    """The prompt's ids; an empty prompt is the end of a document, behind which another begins."""
+    ids = ([tokenizer.bos_id] if add_bos else []) + tokenizer.encode(prompt)
+    ids = ids or [tokenizer.eos_id]
+    if len(ids) > longest:
+        raise ValueError(
+            f"the prompt has {len(ids)} tokens, more than max_seq_len ({longest}); shorten it"
+        )
+    return ids
+
+
+def _padded(
+    rows: list[list[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Rows padded on the right, and their documents (0, padding -1) where lengths differ."""
+    longest = max(len(row) for row in rows)
+    tokens = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows], device=device)
+    if all(len(row) == longest for row in rows):
+        return tokens, None
+    documents = [[0] * len(row) + [-1] * (longest - len(row)) for row in rows]
+    return tokens, torch.tensor(documents, device=device)
