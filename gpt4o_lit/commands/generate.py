@@ -5,13 +5,16 @@ import contextlib
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from gpt4o_lit.generation import (
     BeamConfig,
+    Draft,
     PromptFormat,
     SamplingConfig,
+    decode,
     fill,
     generate,
     search,
@@ -22,6 +25,7 @@ from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.tokenizer.load import nearest_name
 
 Config = SamplingConfig | BeamConfig
+TIMED = 32  # tokens written to tell how fast it goes without a draft
 EARLY_STOPPING: dict[str, Any] = {"true": True, "false": False, "never": "never"}
 EXAMPLE = """examples:
   gpt4o-lit generate runs/quickstart/TIME --prompt "def main():" --temperature 0
@@ -59,6 +63,13 @@ def build_parser() -> OneLineParser:
     parser.add_argument("--repetition_penalty", type=float, default=1.0, help="1: none")
     parser.add_argument("--stop", nargs="*", default=[], help="stop before any of these strings")
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same text")
+    drafts = parser.add_argument_group("speculative decoding: the same text, sooner")
+    drafts.add_argument(
+        "--draft", metavar="RUN", help="a run of a smaller network with the same tokenizer"
+    )
+    drafts.add_argument(
+        "--num_proposed", type=int, default=4, help="tokens that it proposes at a time"
+    )
     beams = parser.add_argument_group("beam search, in place of sampling")
     beams.add_argument("--num_beams", type=int, help="texts written side by side, such as 4")
     beams.add_argument("--num_return", type=int, default=1, help="texts per prompt, best first")
@@ -89,19 +100,52 @@ def main(argv: list[str]) -> int:
     run = open_run(args.run, args.checkpoint)
     if run.checkpoint.stem != args.checkpoint:
         print(f"no {args.checkpoint}.ckpt yet; taking {run.checkpoint}", file=sys.stderr)
+    draft = _open_draft(args, run)
     start = time.perf_counter()
     if args.prompt is not None and args.output is None:
-        count = _show(run, args.prompt, config, whole=args.no_stream)
+        count = _show(run, args.prompt, config, draft, whole=args.no_stream)
     else:
         # Opened before anything is written by the network, so that a bad path costs no time.
         with contextlib.ExitStack() as files:
             file = sys.stdout
             if args.output is not None:
                 file = files.enter_context(Path(args.output).open("w", encoding="utf-8"))
-            count = _write(run, prompts, config, args.batch_size, file)
+            count = _write(run, prompts, config, draft, args.batch_size, file)
     speed = count / max(time.perf_counter() - start, 1e-9)
     print(f"{count} tokens, {speed:,.0f} tokens/s, {run.checkpoint}", file=sys.stderr)
+    if draft is not None and isinstance(config, SamplingConfig):
+        plain = _plain_speed(run, prompts[: args.batch_size], config)
+        print(
+            f"draft {args.draft}: {draft.rate:.0%} of {draft.proposed} proposed tokens kept, "
+            f"{draft.tokens_per_check:.1f} tokens a pass, {speed / plain:.2f}x as fast as without "
+            f"({plain:,.0f} tokens/s)",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _open_draft(args: argparse.Namespace, run: OpenedRun) -> Draft | None:
+    if args.draft is None:
+        return None
+    if args.num_beams is not None:
+        raise ValueError("--draft is for sampling; leave it or --num_beams out")
+    if run.transformer.decoder is None:
+        raise ValueError("--draft is for networks that write text; an encoder fills masks alone")
+    opened = open_run(args.draft, args.checkpoint)
+    if opened.tokenizer.fingerprint != run.tokenizer.fingerprint:
+        raise ValueError(
+            f"{args.draft} has another tokenizer than {args.run}; take a draft with the same one"
+        )
+    return Draft(opened.transformer, args.num_proposed)
+
+
+def _plain_speed(run: OpenedRun, prompts: list[str], config: SamplingConfig) -> float:
+    """Tokens per second without a draft, timed over a few."""
+    few = replace(config, max_new_tokens=min(TIMED, config.max_new_tokens))
+    start = time.perf_counter()
+    steps = decode(run.transformer, run.tokenizer, prompts, few, prompt_format=_format(run))
+    count = sum(token is not None for step in steps for token in step)
+    return count / (time.perf_counter() - start)
 
 
 def _config(args: argparse.Namespace) -> Config:
@@ -121,7 +165,7 @@ def _config(args: argparse.Namespace) -> Config:
 
 
 def _answers(
-    run: OpenedRun, prompts: list[str], config: Config, first: int = 0
+    run: OpenedRun, prompts: list[str], config: Config, draft: Draft | None, first: int = 0
 ) -> list[list[dict[str, Any]]]:
     """What is written for each prompt: the completion, and the score of a search; best first."""
     net, tokenizer, form = run.transformer, run.tokenizer, _format(run)
@@ -131,18 +175,25 @@ def _answers(
     if net.decoder is None:
         texts = [fill(net, tokenizer, prompt, prompt_format=form) for prompt in prompts]
     else:
-        texts = generate(net, tokenizer, prompts, config, prompt_format=form, first=first)
+        texts = generate(
+            net, tokenizer, prompts, config, prompt_format=form, first=first, draft=draft
+        )
     return [[{"completion": text}] for text in texts]
 
 
 def _write(
-    run: OpenedRun, prompts: list[str], config: Config, batch_size: int, file: TextIO
+    run: OpenedRun,
+    prompts: list[str],
+    config: Config,
+    draft: Draft | None,
+    batch_size: int,
+    file: TextIO,
 ) -> int:
     """A line of JSON per prompt, a batch at a time; the number of tokens in them."""
     count = 0
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        for prompt, answers in zip(batch, _answers(run, batch, config, start), strict=True):
+        for prompt, answers in zip(batch, _answers(run, batch, config, draft, start), strict=True):
             line = {"prompt": prompt, **answers[0]}
             if len(answers) > 1:
                 line["others"] = answers[1:]
@@ -154,17 +205,19 @@ def _write(
     return count
 
 
-def _show(run: OpenedRun, prompt: str, config: Config, *, whole: bool) -> int:
+def _show(run: OpenedRun, prompt: str, config: Config, draft: Draft | None, *, whole: bool) -> int:
     """Print what the network makes of one prompt; the number of tokens in it."""
     joined = prompt if run.transformer.encoder is None else ""
     if isinstance(config, BeamConfig) or run.transformer.decoder is None:
-        (answers,) = _answers(run, [prompt], config)
+        (answers,) = _answers(run, [prompt], config, draft)
         texts = [answer["completion"] for answer in answers]
         for answer, text in zip(answers, texts, strict=True):
             score = f"[{answer['score']:.3f}] " if len(answers) > 1 else ""
             print(f"{score}{joined}{text}")
         return sum(map(len, run.tokenizer.encode_batch(texts)))
-    pieces = stream(run.transformer, run.tokenizer, prompt, config, prompt_format=_format(run))
+    pieces = stream(
+        run.transformer, run.tokenizer, prompt, config, prompt_format=_format(run), draft=draft
+    )
     if whole:
         pieces = iter(["".join(pieces)])
     # Asked for before the prompt is shown, so that a refusal is one line and nothing else.

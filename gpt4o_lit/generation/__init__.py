@@ -5,10 +5,12 @@ from gpt4o_lit.generation.decode import decode
 from gpt4o_lit.generation.fill import fill
 from gpt4o_lit.generation.prefill import PromptFormat
 from gpt4o_lit.generation.sampling import SamplingConfig, sample
+from gpt4o_lit.generation.speculative import Draft, speculate
 from gpt4o_lit.generation.write import generate, search, stream
 
 __all__ = [
     "BeamConfig",
+    "Draft",
     "Hypothesis",
     "PromptFormat",
     "SamplingConfig",
@@ -18,5 +20,6 @@ __all__ = [
     "generate",
     "sample",
     "search",
+    "speculate",
     "stream",
 ]

@@ -70,7 +70,7 @@ def _write(
     shown = group.rows if transformer.encoder is None else [[tokenizer.pad_id]] * len(group.rows)
     for row, ids in enumerate(shown):
         seen_BV[row, ids] = True
-    generators = [_generator(config.seed, first + number, device) for number in group.numbers]
+    generators = [prompt_generator(config.seed, first + number, device) for number in group.numbers]
     for left in reversed(range(group.steps)):
         # A vocab_size rounded up has scores that no piece belongs to.
         logits_BV = transformer.head(hidden_BD)[:, :pieces].float()
@@ -82,7 +82,7 @@ def _write(
                 hidden_BD = transformer.hidden(next_B[:, None], cache=cache)[:, 0]
 
 
-def _generator(seed: int, number: int, device: torch.device) -> torch.Generator:
+def prompt_generator(seed: int, number: int, device: torch.device) -> torch.Generator:
     """One per prompt: its choices are its own, however many are written beside it."""
     # Mixed, for a generator of the CPU reads the lower 32 bits of its seed alone.
     mixed = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=8).digest()

@@ -63,9 +63,15 @@ def sample(
         logits_BV = penalize(logits_BV, seen_BV, config.repetition_penalty)
     if config.temperature == 0:
         return logits_BV.argmax(-1)
-    likely_BV = restrict(logits_BV / config.temperature, config).softmax(-1)
-    rows = zip(likely_BV, generators, strict=True)
+    rows = zip(distribution(logits_BV, config), generators, strict=True)
     return torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in rows])
+
+
+def distribution(logits_BV: Tensor, config: SamplingConfig) -> Tensor:
+    """Probabilities (B, V) that tokens are drawn by, penalties aside; 0 and 1 if greedy."""
+    if config.temperature == 0:
+        return torch.zeros_like(logits_BV).scatter(1, logits_BV.argmax(-1, keepdim=True), 1.0)
+    return restrict(logits_BV / config.temperature, config).softmax(-1)
 
 
 def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:

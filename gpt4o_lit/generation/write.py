@@ -6,6 +6,7 @@ from gpt4o_lit.generation.beam import BeamConfig, beam_search
 from gpt4o_lit.generation.decode import decode
 from gpt4o_lit.generation.prefill import PLAIN, PromptFormat
 from gpt4o_lit.generation.sampling import SamplingConfig
+from gpt4o_lit.generation.speculative import Draft, speculate
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.tokenizer import Tokenizer
 
@@ -20,16 +21,15 @@ def generate(
     *,
     prompt_format: PromptFormat = PLAIN,
     first: int = 0,
+    draft: Draft | None = None,
 ) -> list[str]:
     """What comes behind each prompt, or what an encoder-decoder answers to it.
 
-    The options and the errors are those of `decode`.
+    The options and the errors are those of `decode`; with a draft, those of `speculate`.
     """
     completions = [_Completion(transformer, tokenizer, prompt) for prompt in prompts]
     done = [False for _ in prompts]
-    steps = decode(
-        transformer, tokenizer, prompts, config, prompt_format=prompt_format, first=first
-    )
+    steps = _steps(transformer, tokenizer, prompts, config, prompt_format, first, draft)
     for step_B in steps:
         for row, token in enumerate(step_B):
             if done[row]:
@@ -82,12 +82,13 @@ def stream(
     config: SamplingConfig,
     *,
     prompt_format: PromptFormat = PLAIN,
+    draft: Draft | None = None,
 ) -> Iterator[str]:
     """The same for one prompt, piece by piece; no character and no stop string is torn apart."""
     completion = _Completion(transformer, tokenizer, prompt)
     shown = 0
     text = ""
-    for (token,) in decode(transformer, tokenizer, [prompt], config, prompt_format=prompt_format):
+    for (token,) in _steps(transformer, tokenizer, [prompt], config, prompt_format, 0, draft):
         if token is None or token == tokenizer.eos_id:
             break
         completion.ids.append(token)
@@ -103,6 +104,24 @@ def stream(
             shown = safe
     if text[shown:]:
         yield text[shown:]
+
+
+def _steps(
+    transformer: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    config: SamplingConfig,
+    prompt_format: PromptFormat,
+    first: int,
+    draft: Draft | None,
+) -> Iterator[list[int | None]]:
+    if draft is None:
+        return decode(
+            transformer, tokenizer, prompts, config, prompt_format=prompt_format, first=first
+        )
+    return speculate(
+        transformer, draft, tokenizer, prompts, config, prompt_format=prompt_format, first=first
+    )
 
 
 class _Completion:

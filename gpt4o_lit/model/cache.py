@@ -75,6 +75,13 @@ class KVCache:
         if self.source_documents_BS is not None:
             self.source_documents_BS = self.source_documents_BS[rows]
 
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` tokens of each row; rows are equally long."""
+        assert not self.ragged, "rows of unequal lengths have no common length to go back to"
+        assert 0 <= length <= self.used
+        self.lengths_B.fill_(length)
+        self.used = length
+
     def require_room(self, length: int) -> None:
         """Refuse more tokens than there is room for."""
         if self.used + length > self.max_seq_len:

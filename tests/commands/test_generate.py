@@ -1,6 +1,8 @@
 """The verb `generate` and `open_run`, on a run directory made on the spot."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from gpt4o_lit.model import (
     Transformer,
     TransformerConfig,
 )
-from gpt4o_lit.tokenizer import ByteTokenizer
+from gpt4o_lit.tokenizer import ByteTokenizer, TrainCharacters
 
 tokenizer = ByteTokenizer()
 GREEDY = SamplingConfig(max_new_tokens=8, temperature=0)
@@ -179,6 +181,26 @@ def test_beam_search_shows_the_best_and_writes_them_with_their_scores(
     written = [line, *line["others"]]
     assert [answer["completion"] for answer in written] == [text for text, _ in texts]
     assert [answer["score"] for answer in written] == [score for _, score in texts]
+
+
+def test_a_draft_changes_no_text_and_tells_what_it_was_worth(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run, _ = make_run()
+    call = ["generate", str(run), "--prompt", "ab", *FLAGS]
+    assert main(call) == 0
+    plain = capsys.readouterr().out
+    assert main([*call, "--draft", str(run), "--num_proposed", "3"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == plain
+    assert re.search(r"100% of \d+ proposed tokens kept, [\d.]+ tokens a pass, [\d.]+x", shown.err)
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    TrainCharacters().build(["another text"]).save(other / "tokenizer")
+    assert main([*call, "--draft", str(other)]) == 2
+    assert "has another tokenizer" in capsys.readouterr().err
+    assert main([*call[:4], "--draft", str(run), "--num_beams", "2"]) == 2
+    assert "--draft is for sampling" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("suffix", "line"), [("txt", "ab"), ("jsonl", '{"prompt": "ab"}')])

@@ -1,0 +1,178 @@
+"""Speculative decoding: a small network proposes tokens, the large one checks them all at once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+
+from gpt4o_lit.generation.decode import prompt_generator
+from gpt4o_lit.generation.prefill import (
+    PLAIN,
+    UNCOMPILED,
+    Group,
+    PromptFormat,
+    group_prompts,
+    prefill,
+)
+from gpt4o_lit.generation.sampling import SamplingConfig, distribution
+from gpt4o_lit.model import KVCache, Transformer
+from gpt4o_lit.tokenizer import Tokenizer
+
+# T tokens, D dim, V vocab
+
+
+@dataclass
+class Draft:
+    """A smaller network that proposes tokens, and what became of them."""
+
+    transformer: Transformer
+    """Of the same tokenizer, with as long a context."""
+    num_proposed: int = 4
+    """Tokens that it proposes for each pass of the large network."""
+    proposed: int = 0
+    """Tokens proposed so far."""
+    accepted: int = 0
+    """Those of them that were kept."""
+    checks: int = 0
+    """Passes of the large network; each gives what it accepts and one token of its own."""
+
+    @property
+    def rate(self) -> float:
+        """Share of the proposed tokens that were kept."""
+        return self.accepted / max(1, self.proposed)
+
+    @property
+    def tokens_per_check(self) -> float:
+        """Tokens written for each pass of the large network."""
+        return 1 + self.accepted / max(1, self.checks)
+
+
+@torch.inference_mode()
+def speculate(
+    transformer: Transformer,
+    draft: Draft,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    config: SamplingConfig,
+    *,
+    prompt_format: PromptFormat = PLAIN,
+    first: int = 0,
+) -> Iterator[list[int | None]]:
+    """As `decode`: its distribution and, at temperature 0, its very tokens (arXiv:2211.17192).
+
+    Raises:
+        ValueError: the draft's context is shorter, the config has a repetition_penalty, or as for
+            `decode`.
+    """
+    if config.repetition_penalty != 1.0:
+        raise ValueError(
+            f"repetition_penalty ({config.repetition_penalty}) cannot be had with a draft; "
+            "leave one of them out"
+        )
+    if draft.num_proposed < 1:
+        raise ValueError(f"num_proposed ({draft.num_proposed}) must be at least 1; set it to 4")
+    longest, theirs = transformer.config.max_seq_len, draft.transformer.config.max_seq_len
+    if theirs < longest:
+        raise ValueError(
+            f"the draft's max_seq_len ({theirs}) is less than the network's ({longest}); "
+            "take a draft with as long a context"
+        )
+    rows = {}
+    for group in group_prompts(
+        transformer, tokenizer, prompts, prompt_format, config.max_new_tokens
+    ):
+        for number, ids in zip(group.numbers, group.rows, strict=True):
+            rows[number] = _Row(
+                transformer, draft, tokenizer, Group([number], [ids], group.steps), config,
+                prompt_format, first,
+            )  # fmt: skip
+    yield from map(list, zip_longest(*(rows[number].tokens() for number in range(len(prompts)))))
+
+
+@dataclass
+class _Row:
+    """What is written behind one prompt; prompts are written side by side, each alone."""
+
+    transformer: Transformer
+    draft: Draft
+    tokenizer: Tokenizer
+    group: Group
+    config: SamplingConfig
+    prompt_format: PromptFormat
+    first: int
+
+    def tokens(self) -> Iterator[int]:
+        """The tokens, as they are known."""
+        both_ways = self.prompt_format.bidirectional
+        cache, hidden_1D = prefill(
+            self.transformer, self.tokenizer, self.group, bidirectional=both_ways
+        )
+        draft_cache, _ = prefill(
+            self.draft.transformer, self.tokenizer, self.group, bidirectional=both_ways
+        )
+        self.generator = prompt_generator(
+            self.config.seed, self.first + self.group.numbers[0], hidden_1D.device
+        )
+        token = self._draw(self._distribution(self.transformer, hidden_1D)[0])
+        yield token
+        unread = [token]  # by the draft; the large network has not read the last of them either
+        left = self.group.steps - 1
+        while left:
+            count = min(self.draft.num_proposed, left - 1)
+            proposed, guesses = self._propose(draft_cache, unread, count)
+            read = [unread[-1], *proposed]
+            wanted_TV = self._distribution(
+                self.transformer, self._read(self.transformer, cache, read)
+            )
+            kept, token = self._check(proposed, guesses, wanted_TV)
+            yield from (*proposed[:kept], token)
+            left -= kept + 1
+            # Both forget what was not kept; the draft has not read the last that it proposed.
+            cache.rewind(cache.used - (count - kept))
+            draft_cache.rewind(draft_cache.used - max(0, count - 1 - kept))
+            unread = [proposed[-1], token] if count and kept == count else [token]
+
+    def _propose(
+        self, cache: KVCache, unread: list[int], count: int
+    ) -> tuple[list[int], list[Tensor]]:
+        """Tokens of the draft, and the distributions (V,) that they were drawn from."""
+        small = self.draft.transformer
+        proposed: list[int] = []
+        guesses: list[Tensor] = []
+        for _ in range(count):
+            guess_V = self._distribution(small, self._read(small, cache, unread)[-1:])[0]
+            unread = [self._draw(guess_V)]
+            proposed += unread
+            guesses.append(guess_V)
+        return proposed, guesses
+
+    def _check(
+        self, proposed: list[int], guesses: list[Tensor], wanted_TV: Tensor
+    ) -> tuple[int, int]:
+        """How many of the proposed tokens are kept, and the token behind them."""
+        self.draft.checks += 1
+        self.draft.proposed += len(proposed)
+        for kept, (token, guess_V) in enumerate(zip(proposed, guesses, strict=True)):
+            wanted_V = wanted_TV[kept]
+            chance = torch.rand((), generator=self.generator, device=wanted_V.device)
+            if chance * guess_V[token] >= wanted_V[token]:
+                # What the draft proposes too seldom: with it the whole is as wanted.
+                seldom_V = (wanted_V - guess_V).clamp_min(0)
+                return kept, self._draw(seldom_V if seldom_V.any() else wanted_V)
+            self.draft.accepted += 1
+        return len(proposed), self._draw(wanted_TV[-1])
+
+    def _read(self, net: Transformer, cache: KVCache, ids: list[int]) -> Tensor:
+        """The states behind these tokens: (T, D)."""
+        tokens_1T = torch.tensor([ids], device=net.head.weight.device)
+        with torch.compiler.set_stance(UNCOMPILED):
+            return net.hidden(tokens_1T, cache=cache)[0]
+
+    def _distribution(self, net: Transformer, hidden_TD: Tensor) -> Tensor:
+        logits_TV = net.head(hidden_TD)[:, : self.tokenizer.vocab_size].float()
+        return distribution(logits_TV, self.config)
+
+    def _draw(self, weights_V: Tensor) -> int:
+        return int(torch.multinomial(weights_V, 1, generator=self.generator))
