@@ -1,6 +1,7 @@
 """The wheel, installed elsewhere, is the whole package."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -27,9 +28,14 @@ def test_every_folder_with_python_is_listed() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
+    out, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")
+    # Built from a copy: what an earlier build left would get into it, and two at once would clash.
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    for name in ("gpt4o_lit", "callbacks"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)],
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(source)],
         check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     return next(out.glob("*.whl"))

@@ -11,7 +11,9 @@ from typing import Any, TextIO
 
 from gpt4o_lit.generation import (
     BeamConfig,
+    Constraint,
     Draft,
+    Pattern,
     PromptFormat,
     SamplingConfig,
     decode,
@@ -63,6 +65,10 @@ def build_parser() -> OneLineParser:
     parser.add_argument("--repetition_penalty", type=float, default=1.0, help="1: none")
     parser.add_argument("--stop", nargs="*", default=[], help="stop before any of these strings")
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same text")
+    parser.add_argument("--regex", help="what the text must match, such as '[0-9]+( kg| g)'")
+    parser.add_argument(
+        "--json_schema", metavar="FILE", help="write JSON of the schema in this .json file"
+    )
     drafts = parser.add_argument_group("speculative decoding: the same text, sooner")
     drafts.add_argument(
         "--draft", metavar="RUN", help="a run of a smaller network with the same tokenizer"
@@ -159,9 +165,17 @@ def _config(args: argparse.Namespace) -> Config:
             raise ValueError(f"--{name} is for {'sampling' if searches else 'beam search'}; {mend}")
     values = {name: value for name, value in vars(args).items() if name in ours}
     values["stop"] = tuple(args.stop)
+    values["pattern"] = _pattern(args)
     if searches:
         values["early_stopping"] = EARLY_STOPPING[args.early_stopping]
     return kind(**values)
+
+
+def _pattern(args: argparse.Namespace) -> Pattern | None:
+    if args.regex is None and args.json_schema is None:
+        return None
+    schema = None if args.json_schema is None else _read_text(Path(args.json_schema))
+    return Pattern(regex=args.regex, json_schema=schema)
 
 
 def _answers(
@@ -198,8 +212,7 @@ def _write(
             if len(answers) > 1:
                 line["others"] = answers[1:]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            texts = [answer["completion"] for answer in answers]
-            count += sum(map(len, run.tokenizer.encode_batch(texts)))
+            count += _count(run, config, [answer["completion"] for answer in answers])
         file.flush()
         print(f"{start + len(batch)}/{len(prompts)} prompts", file=sys.stderr)
     return count
@@ -214,7 +227,7 @@ def _show(run: OpenedRun, prompt: str, config: Config, draft: Draft | None, *, w
         for answer, text in zip(answers, texts, strict=True):
             score = f"[{answer['score']:.3f}] " if len(answers) > 1 else ""
             print(f"{score}{joined}{text}")
-        return sum(map(len, run.tokenizer.encode_batch(texts)))
+        return _count(run, config, texts)
     pieces = stream(
         run.transformer, run.tokenizer, prompt, config, prompt_format=_format(run), draft=draft
     )
@@ -228,7 +241,22 @@ def _show(run: OpenedRun, prompt: str, config: Config, draft: Draft | None, *, w
         written += piece
         print(piece, end="", flush=True)
     print()
-    return len(run.tokenizer.encode(written))
+    return _count(run, config, [written])
+
+
+def _count(run: OpenedRun, config: Config, texts: list[str]) -> int:
+    """Tokens in the texts; says where one ended before it matched the pattern."""
+    rows = run.tokenizer.encode_batch(texts)
+    if config.pattern is not None:
+        constraint = Constraint(run.tokenizer, config.pattern)
+        unmet = sum(not constraint.is_met(row) for row in rows)
+        if unmet:
+            print(
+                f"{unmet} of {len(rows)} texts ended before they matched; raise --max_new_tokens "
+                f"({config.max_new_tokens}) or leave --stop out",
+                file=sys.stderr,
+            )
+    return sum(map(len, rows))
 
 
 def _format(run: OpenedRun) -> PromptFormat:
@@ -242,20 +270,23 @@ def read_prompts(path: Path) -> list[str]:
         FileNotFoundError: there is no such file; the nearest is named.
         ValueError: the file holds no prompt, or a line has none; the line is named.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist{nearest_name(path)}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        bad = error.object.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}:{bad} is not UTF-8; save the file as UTF-8") from error
     prompts = []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
         if line.strip():
             prompts.append(_prompt(line, f"{path}:{number}") if path.suffix == ".jsonl" else line)
     if not prompts:
         raise ValueError(f"{path} holds no prompt; write one a line")
     return prompts
+
+
+def _read_text(path: Path) -> str:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist{nearest_name(path)}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        bad = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{bad} is not UTF-8; save the file as UTF-8") from error
 
 
 def _prompt(line: str, place: str) -> str:

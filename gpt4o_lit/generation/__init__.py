@@ -1,6 +1,7 @@
 """Writing text with a trained network."""
 
 from gpt4o_lit.generation.beam import BeamConfig, Hypothesis, beam_search
+from gpt4o_lit.generation.constraint import Constraint, Pattern
 from gpt4o_lit.generation.decode import decode
 from gpt4o_lit.generation.fill import fill
 from gpt4o_lit.generation.prefill import PromptFormat
@@ -10,8 +11,10 @@ from gpt4o_lit.generation.write import generate, search, stream
 
 __all__ = [
     "BeamConfig",
+    "Constraint",
     "Draft",
     "Hypothesis",
+    "Pattern",
     "PromptFormat",
     "SamplingConfig",
     "beam_search",

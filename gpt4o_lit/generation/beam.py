@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gpt4o_lit.generation.constraint import Constraint, Pattern
 from gpt4o_lit.generation.prefill import (
     PLAIN,
     UNCOMPILED,
@@ -40,6 +41,8 @@ class BeamConfig:
     is, does not beat them. never: stop where it could not at any length."""
     stop: tuple[str, ...] = ()
     """Stop before any of these strings."""
+    pattern: Pattern | None = None
+    """What the whole text must match."""
 
     def __post_init__(self) -> None:
         for name in ("num_beams", "num_return", "max_new_tokens"):
@@ -84,9 +87,10 @@ def beam_search(
         ValueError: a prompt is longer than the context, or the network is an encoder alone.
     """
     limit = config.max_new_tokens
+    constraint = None if config.pattern is None else Constraint(tokenizer, config.pattern)
     found: list[list[Hypothesis]] = [[] for _ in prompts]
     for group in group_prompts(transformer, tokenizer, prompts, prompt_format, limit):
-        search = _Search(transformer, tokenizer, group, config, ends)
+        search = _Search(transformer, tokenizer, group, config, constraint, ends)
         for number, texts in zip(group.numbers, search.run(prompt_format), strict=True):
             found[number] = texts[: config.num_return]
     return found
@@ -101,11 +105,15 @@ class _Search:
         tokenizer: Tokenizer,
         group: Group,
         config: BeamConfig,
+        constraint: Constraint | None,
         ends: Ends | None,
     ) -> None:
         self.transformer, self.tokenizer = transformer, tokenizer
         self.group, self.config, self.ends = group, config, ends
         self.found: list[list[Hypothesis]] = [[] for _ in group.rows]
+        count = len(group.rows) * config.num_beams
+        self.matchers = [] if constraint is None else [constraint.start() for _ in range(count)]
+        """One a beam, where texts are held to a pattern."""
 
     def run(self, prompt_format: PromptFormat) -> list[list[Hypothesis]]:
         """What is found behind each prompt, best first."""
@@ -122,7 +130,7 @@ class _Search:
         hidden_BD = hidden_RD.repeat_interleave(beams, dim=0)
         for step in range(1, self.group.steps + 1):
             logits_BV = self.transformer.head(hidden_BD)[:, : self.tokenizer.vocab_size].float()
-            likely_RWV = logits_BV.log_softmax(-1).unflatten(0, (-1, beams))
+            likely_RWV = self._allowed(logits_BV.log_softmax(-1)).unflatten(0, (-1, beams))
             totals_RC = (scores_RW[..., None] + likely_RWV).flatten(1)
             # Twice as many as beams: enough go on even where each beam's likeliest is its end.
             best_RC, places_RC = totals_RC.topk(min(2 * beams, totals_RC.shape[1]))
@@ -152,10 +160,26 @@ class _Search:
             tokens_RW = tokens_RC[still_R].gather(1, kept_RW)
             rows_RW = still_R[:, None].expand_as(parents_RW)
             written_RWT = torch.cat([written_RWT[rows_RW, parents_RW], tokens_RW[..., None]], -1)
-            cache.select((still_R[:, None] * beams + parents_RW).flatten())
+            kept_B = (still_R[:, None] * beams + parents_RW).flatten()
+            cache.select(kept_B)
+            self._follow(kept_B.tolist(), tokens_RW.flatten().tolist())
             with torch.compiler.set_stance(UNCOMPILED):
                 hidden_BD = self.transformer.hidden(tokens_RW.reshape(-1, 1), cache=cache)[:, 0]
         return self.found
+
+    def _allowed(self, likely_BV: Tensor) -> Tensor:
+        """Minus infinity for what the pattern forbids; the rest as likely as without one."""
+        if not self.matchers:
+            return likely_BV
+        allowed_BV = torch.stack([matcher.allowed() for matcher in self.matchers])
+        return likely_BV.masked_fill(~allowed_BV.to(likely_BV.device), float("-inf"))
+
+    def _follow(self, kept: list[int], tokens: list[int]) -> None:
+        """Let the matchers go where the beams went."""
+        if self.matchers:
+            self.matchers = [self.matchers[beam].copy() for beam in kept]
+            for matcher, token in zip(self.matchers, tokens, strict=True):
+                matcher.read([token])
 
     def _ended(
         self,

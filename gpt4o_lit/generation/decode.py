@@ -6,6 +6,7 @@ from itertools import zip_longest
 
 import torch
 
+from gpt4o_lit.generation.constraint import Constraint
 from gpt4o_lit.generation.prefill import (
     PLAIN,
     UNCOMPILED,
@@ -43,8 +44,13 @@ def decode(
     """
     limit = config.max_new_tokens
     groups = group_prompts(transformer, tokenizer, prompts, prompt_format, limit)
-    both_ways = prompt_format.bidirectional
-    writers = [_write(transformer, tokenizer, group, config, first, both_ways) for group in groups]
+    constraint = None if config.pattern is None else Constraint(tokenizer, config.pattern)
+    writers = [
+        _write(
+            transformer, tokenizer, group, config, constraint, first, prompt_format.bidirectional
+        )
+        for group in groups
+    ]
     for parts in zip_longest(*writers, fillvalue=()):
         step_B: list[int | None] = [None] * len(prompts)
         for group, tokens in zip(groups, parts, strict=True):
@@ -58,6 +64,7 @@ def _write(
     tokenizer: Tokenizer,
     group: Group,
     config: SamplingConfig,
+    constraint: Constraint | None,
     first: int,
     bidirectional: bool,
 ) -> Iterator[list[int]]:
@@ -71,11 +78,18 @@ def _write(
     for row, ids in enumerate(shown):
         seen_BV[row, ids] = True
     generators = [prompt_generator(config.seed, first + number, device) for number in group.numbers]
+    matchers = [] if constraint is None else [constraint.start() for _ in group.rows]
     for left in reversed(range(group.steps)):
         # A vocab_size rounded up has scores that no piece belongs to.
         logits_BV = transformer.head(hidden_BD)[:, :pieces].float()
+        if matchers:
+            allowed_BV = torch.stack([matcher.allowed() for matcher in matchers])
+            logits_BV = logits_BV.masked_fill(~allowed_BV.to(device), float("-inf"))
         next_B = sample(logits_BV, config, generators, seen_BV)
-        yield next_B.tolist()
+        tokens = next_B.tolist()
+        for matcher, token in zip(matchers, tokens, strict=False):
+            matcher.read([token])
+        yield tokens
         if left:
             seen_BV[every_B, next_B] = True
             with torch.compiler.set_stance(UNCOMPILED):

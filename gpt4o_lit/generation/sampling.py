@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpt4o_lit.generation.constraint import Pattern
+
 # B batch, V vocab
 
 
@@ -27,6 +29,8 @@ class SamplingConfig:
     """Above 1: tokens that were there already become less likely (arXiv:1909.05858)."""
     stop: tuple[str, ...] = ()
     """Stop before any of these strings."""
+    pattern: Pattern | None = None
+    """What the whole text must match."""
     seed: int = 0
     """Of the choice; the same seed writes the same text behind the same number of a prompt."""
 

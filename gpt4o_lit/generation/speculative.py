@@ -63,14 +63,16 @@ def speculate(
     """As `decode`: its distribution and, at temperature 0, its very tokens (arXiv:2211.17192).
 
     Raises:
-        ValueError: the draft's context is shorter, the config has a repetition_penalty, or as for
-            `decode`.
+        ValueError: the draft's context is shorter, the config has a repetition_penalty or a
+            pattern, or as for `decode`.
     """
     if config.repetition_penalty != 1.0:
         raise ValueError(
             f"repetition_penalty ({config.repetition_penalty}) cannot be had with a draft; "
             "leave one of them out"
         )
+    if config.pattern is not None:
+        raise ValueError("a pattern cannot be had with a draft; leave one of them out")
     if draft.num_proposed < 1:
         raise ValueError(f"num_proposed ({draft.num_proposed}) must be at least 1; set it to 4")
     longest, theirs = transformer.config.max_seq_len, draft.transformer.config.max_seq_len

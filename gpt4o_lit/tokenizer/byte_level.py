@@ -41,6 +41,10 @@ class ByteTokenizer:
     def fim_ids(self) -> dict[str, int]:
         return {name: IDS[piece] for name, piece in FIM.items()}
 
+    @property
+    def spellings(self) -> list[bytes]:
+        return [bytes([id]) if id < 256 else b"" for id in range(self.vocab_size)]
+
     @cached_property
     def token_bytes(self) -> Array:
         return (np.arange(self.vocab_size) < 256).astype(np.int32)

@@ -80,22 +80,33 @@ class SentencePieceTokenizer:
         ]
         return (*own, *range(self.num_pieces, self.vocab_size))
 
+    @property
+    def spellings(self) -> list[bytes]:
+        spelled = [text.encode() for text in self._texts]
+        for id in range(self.num_pieces):
+            if self.processor.is_byte(id):
+                spelled[id] = bytes([self._byte(id)])
+        for id in self.special_ids:
+            spelled[id] = b""
+        return spelled
+
     @cached_property
     def token_bytes(self) -> Array:
-        counts = np.array([len(text.encode()) for text in self._texts], dtype=np.int32)
-        counts[[id for id in range(self.num_pieces) if self.processor.is_byte(id)]] = 1
-        counts[list(self.special_ids)] = 0
-        return counts
+        return np.array([len(spelling) for spelling in self.spellings], dtype=np.int32)
 
     @cached_property
     def starts_word(self) -> Array:
         starts = word_starts(self._texts)
         for id in range(self.num_pieces):
             if self.processor.is_byte(id):
-                value = int(self.processor.id_to_piece(id)[3:5], 16)
+                value = self._byte(id)
                 starts[id] = value < 128 and not chr(value).isalnum()
         starts[list(self.special_ids)] = False
         return starts
+
+    def _byte(self, id: int) -> int:
+        """The value of a byte's piece, which is written as <0x0A>."""
+        return int(self.processor.id_to_piece(id)[3:5], 16)
 
     @property
     def _texts(self) -> list[str]:

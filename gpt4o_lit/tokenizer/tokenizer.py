@@ -47,6 +47,10 @@ class Tokenizer(Protocol):
         """Every id that stands for no text, in rising order."""
 
     @property
+    def spellings(self) -> list[bytes]:
+        """The bytes of text that each id stands for; none for special ids."""
+
+    @property
     def token_bytes(self) -> Array:
         """int32 (V,): bytes of text that each id stands for; 0 for special ids."""
 

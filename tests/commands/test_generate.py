@@ -203,6 +203,20 @@ def test_a_draft_changes_no_text_and_tells_what_it_was_worth(
     assert "--draft is for sampling" in capsys.readouterr().err
 
 
+def test_a_text_can_be_held_to_a_pattern(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run, _ = make_run()
+    call = ["generate", str(run), "--prompt", "ab"]
+    assert main([*call, "--regex", "(yes|no)[.]"]) == 0
+    assert capsys.readouterr().out in {"abyes.\n", "abno.\n"}
+    assert main([*call, "--regex", "(yes|no)[.]", "--max_new_tokens", "2"]) == 0
+    assert "1 of 1 texts ended before they matched; raise --max_new" in capsys.readouterr().err
+    (tmp_path / "schema.json").write_text('{"enum": [17, 23]}', encoding="utf-8")
+    assert main([*call, "--json_schema", str(tmp_path / "schema.json"), "--num_beams", "2"]) == 0
+    assert capsys.readouterr().out in {"ab17\n", "ab23\n"}
+
+
 @pytest.mark.parametrize(("suffix", "line"), [("txt", "ab"), ("jsonl", '{"prompt": "ab"}')])
 def test_a_byte_order_mark_is_no_part_of_the_first_prompt(
     suffix: str, line: str, tmp_path: Path
@@ -230,6 +244,9 @@ def test_an_encoder_fills_the_masks_of_a_prompt(
         (["--prompts", "bad.jsonl"], 'bad.jsonl:3 is not JSON with a field "prompt"'),
         (["--prompts", "number.jsonl"], "number.jsonl:1 has a prompt (3) that is no text"),
         (["--prompts", "empty.txt"], "holds no prompt"),
+        (["--prompt", "a", "--regex", "(a"], "regex cannot be used"),
+        (["--prompt", "a", "--json_schema", "emty.txt"], "did you mean empty.txt?"),
+        (["--prompt", "a", "--json_schema", "empty.txt"], "json_schema is broken JSON"),
         (["--prompt", "a", "--num_return", "2"], "beam search; give --num_beams too"),
         (["--prompt", "a", "--num_beams", "2", "--top_k", "3"], "is for sampling; leave it or"),
         (["--prompt", "a", "--num_beams", "2", "--num_return", "3"], "raise num_beams"),

@@ -39,7 +39,9 @@ def test_text_never_becomes_a_special_id(tokenizer: Tokenizer, text: str) -> Non
 @given(text=TEXTS)
 @SETTINGS
 def test_token_bytes_add_up_to_the_text(tokenizer: Tokenizer, text: str) -> None:
-    assert tokenizer.token_bytes[tokenizer.encode(text)].sum() == len(text.encode())
+    ids = tokenizer.encode(text)
+    assert b"".join(tokenizer.spellings[id] for id in ids) == text.encode()
+    assert tokenizer.token_bytes[ids].sum() == len(text.encode())
 
 
 @given(texts=st.lists(TEXTS, max_size=4))
