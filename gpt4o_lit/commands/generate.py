@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from gpt4o_lit.commands.sampling_flags import add_sampling_flags, sampling_config
 from gpt4o_lit.generation import (
     BeamConfig,
     Constraint,
@@ -57,14 +58,7 @@ def build_parser() -> OneLineParser:
         help="best by validation; a run that was never validated has its last alone",
     )
     parser.add_argument("--batch_size", type=int, default=8, help="prompts written at once")
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="most tokens to write")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest")
-    parser.add_argument("--top_k", type=int, help="choose among the k likeliest, such as 50")
-    parser.add_argument("--top_p", type=float, help="choose among the likeliest, such as 0.9")
-    parser.add_argument("--min_p", type=float, help="at least this share of the likeliest")
-    parser.add_argument("--repetition_penalty", type=float, default=1.0, help="1: none")
-    parser.add_argument("--stop", nargs="*", default=[], help="stop before any of these strings")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed, the same text")
+    add_sampling_flags(parser)
     parser.add_argument("--regex", help="what the text must match, such as '[0-9]+( kg| g)'")
     parser.add_argument(
         "--json_schema", metavar="FILE", help="write JSON of the schema in this .json file"
@@ -158,17 +152,19 @@ def _config(args: argparse.Namespace) -> Config:
     """Beam search where num_beams is given, else sampling; a flag of the other is refused."""
     searches = args.num_beams is not None
     kind, other = (BeamConfig, SamplingConfig) if searches else (SamplingConfig, BeamConfig)
-    ours, usual = kind.__dataclass_fields__, build_parser()
-    for name in other.__dataclass_fields__.keys() - ours.keys():
+    ours, usual = kind.__dataclass_fields__.keys(), build_parser()
+    for name in (other.__dataclass_fields__.keys() - ours) & vars(args).keys():
         if getattr(args, name) != usual.get_default(name):
             mend = "leave it or --num_beams out" if searches else "give --num_beams too"
             raise ValueError(f"--{name} is for {'sampling' if searches else 'beam search'}; {mend}")
-    values = {name: value for name, value in vars(args).items() if name in ours}
-    values["stop"] = tuple(args.stop)
-    values["pattern"] = _pattern(args)
-    if searches:
-        values["early_stopping"] = EARLY_STOPPING[args.early_stopping]
-    return kind(**values)
+    if not searches:
+        return sampling_config(args, pattern=_pattern(args))
+    values = {name: getattr(args, name) for name in ours & vars(args).keys()}
+    return BeamConfig(
+        **values
+        | {"stop": tuple(args.stop), "early_stopping": EARLY_STOPPING[args.early_stopping]},
+        pattern=_pattern(args),
+    )
 
 
 def _pattern(args: argparse.Namespace) -> Pattern | None:

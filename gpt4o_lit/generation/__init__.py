@@ -1,10 +1,11 @@
 """Writing text with a trained network."""
 
 from gpt4o_lit.generation.beam import BeamConfig, Hypothesis, beam_search
+from gpt4o_lit.generation.chat import Conversation, Message
 from gpt4o_lit.generation.constraint import Constraint, Pattern
 from gpt4o_lit.generation.decode import decode
 from gpt4o_lit.generation.fill import fill
-from gpt4o_lit.generation.prefill import PromptFormat
+from gpt4o_lit.generation.prefill import Prompt, PromptFormat
 from gpt4o_lit.generation.sampling import SamplingConfig, sample
 from gpt4o_lit.generation.speculative import Draft, speculate
 from gpt4o_lit.generation.write import generate, search, stream
@@ -12,9 +13,12 @@ from gpt4o_lit.generation.write import generate, search, stream
 __all__ = [
     "BeamConfig",
     "Constraint",
+    "Conversation",
     "Draft",
     "Hypothesis",
+    "Message",
     "Pattern",
+    "Prompt",
     "PromptFormat",
     "SamplingConfig",
     "beam_search",

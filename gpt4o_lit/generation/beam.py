@@ -12,6 +12,7 @@ from gpt4o_lit.generation.prefill import (
     PLAIN,
     UNCOMPILED,
     Group,
+    Prompt,
     PromptFormat,
     group_prompts,
     prefill,
@@ -71,7 +72,7 @@ class Hypothesis:
 def beam_search(
     transformer: Transformer,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     config: BeamConfig,
     *,
     prompt_format: PromptFormat = PLAIN,

@@ -11,6 +11,7 @@ from gpt4o_lit.generation.prefill import (
     PLAIN,
     UNCOMPILED,
     Group,
+    Prompt,
     PromptFormat,
     group_prompts,
     prefill,
@@ -26,7 +27,7 @@ from gpt4o_lit.tokenizer import Tokenizer
 def decode(
     transformer: Transformer,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     config: SamplingConfig,
     *,
     prompt_format: PromptFormat = PLAIN,

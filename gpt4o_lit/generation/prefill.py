@@ -11,6 +11,9 @@ from gpt4o_lit.tokenizer import Tokenizer
 
 # B batch, T tokens, S source tokens, D dim
 
+Prompt = str | Sequence[int]
+"""A text, or tokens where a text cannot say them (the roles of a chat)."""
+
 # Stacks may be compiled for training, whose shapes are few; here nearly every call has its own.
 UNCOMPILED = "force_eager"
 
@@ -43,7 +46,7 @@ class Group:
 def group_prompts(
     transformer: Transformer,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     prompt_format: PromptFormat,
     max_new_tokens: int,
 ) -> list[Group]:
@@ -102,9 +105,14 @@ def prefill(
     return cache, hidden_BTD[every_B, last_B]
 
 
-def _encoded(tokenizer: Tokenizer, prompt: str, longest: int, add_bos: bool) -> list[int]:
+def ids_of(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
+    """The tokens of a prompt."""
+    return tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+
+
+def _encoded(tokenizer: Tokenizer, prompt: Prompt, longest: int, add_bos: bool) -> list[int]:
     """The prompt's ids; an empty prompt is the end of a document, behind which another begins."""
-    ids = ([tokenizer.bos_id] if add_bos else []) + tokenizer.encode(prompt)
+    ids = ([tokenizer.bos_id] if add_bos else []) + ids_of(tokenizer, prompt)
     ids = ids or [tokenizer.eos_id]
     if len(ids) > longest:
         raise ValueError(

@@ -29,6 +29,8 @@ class SamplingConfig:
     """Above 1: tokens that were there already become less likely (arXiv:1909.05858)."""
     stop: tuple[str, ...] = ()
     """Stop before any of these strings."""
+    stop_ids: tuple[int, ...] = ()
+    """Stop at any of these tokens, as at eos."""
     pattern: Pattern | None = None
     """What the whole text must match."""
     seed: int = 0

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from gpt4o_lit.generation.beam import BeamConfig, beam_search
 from gpt4o_lit.generation.decode import decode
-from gpt4o_lit.generation.prefill import PLAIN, PromptFormat
+from gpt4o_lit.generation.prefill import PLAIN, Prompt, PromptFormat, ids_of
 from gpt4o_lit.generation.sampling import SamplingConfig
 from gpt4o_lit.generation.speculative import Draft, speculate
 from gpt4o_lit.model import Transformer
@@ -16,7 +16,7 @@ UNFINISHED = "\ufffd"
 def generate(
     transformer: Transformer,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     config: SamplingConfig,
     *,
     prompt_format: PromptFormat = PLAIN,
@@ -29,12 +29,13 @@ def generate(
     """
     completions = [_Completion(transformer, tokenizer, prompt) for prompt in prompts]
     done = [False for _ in prompts]
+    ends = {tokenizer.eos_id, *config.stop_ids}
     steps = _steps(transformer, tokenizer, prompts, config, prompt_format, first, draft)
     for step_B in steps:
         for row, token in enumerate(step_B):
             if done[row]:
                 continue
-            if token is None or token == tokenizer.eos_id:
+            if token is None or token in ends:
                 done[row] = True
                 continue
             completions[row].ids.append(token)
@@ -49,7 +50,7 @@ def generate(
 def search(
     transformer: Transformer,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     config: BeamConfig,
     *,
     prompt_format: PromptFormat = PLAIN,
@@ -78,7 +79,7 @@ def search(
 def stream(
     transformer: Transformer,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: Prompt,
     config: SamplingConfig,
     *,
     prompt_format: PromptFormat = PLAIN,
@@ -86,10 +87,11 @@ def stream(
 ) -> Iterator[str]:
     """The same for one prompt, piece by piece; no character and no stop string is torn apart."""
     completion = _Completion(transformer, tokenizer, prompt)
+    ends = {tokenizer.eos_id, *config.stop_ids}
     shown = 0
     text = ""
     for (token,) in _steps(transformer, tokenizer, [prompt], config, prompt_format, 0, draft):
-        if token is None or token == tokenizer.eos_id:
+        if token is None or token in ends:
             break
         completion.ids.append(token)
         text = completion.text
@@ -109,7 +111,7 @@ def stream(
 def _steps(
     transformer: Transformer,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     config: SamplingConfig,
     prompt_format: PromptFormat,
     first: int,
@@ -130,11 +132,11 @@ class _Completion:
     What an encoder-decoder answers is a text of its own.
     """
 
-    def __init__(self, transformer: Transformer, tokenizer: Tokenizer, prompt: str) -> None:
+    def __init__(self, transformer: Transformer, tokenizer: Tokenizer, prompt: Prompt) -> None:
         self.tokenizer = tokenizer
         self.ids: list[int] = []
         """What has been written."""
-        self._prompt = tokenizer.encode(prompt) if transformer.encoder is None else []
+        self._prompt = ids_of(tokenizer, prompt) if transformer.encoder is None else []
         self._start = len(tokenizer.decode(self._prompt))
 
     @property

@@ -1,0 +1,25 @@
+"""The flags of how text is sampled, which several verbs share."""
+
+import argparse
+
+from gpt4o_lit.generation import SamplingConfig
+
+
+def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """Each flag is a field of SamplingConfig."""
+    add = parser.add_argument
+    add("--max_new_tokens", type=int, default=128, help="most tokens to write")
+    add("--temperature", type=float, default=0.8, help="0: always the likeliest")
+    add("--top_k", type=int, help="choose among the k likeliest, such as 50")
+    add("--top_p", type=float, help="choose among the likeliest, such as 0.9")
+    add("--min_p", type=float, help="at least this share of the likeliest")
+    add("--repetition_penalty", type=float, default=1.0, help="1: none")
+    add("--stop", nargs="*", default=[], help="stop before any of these strings")
+    add("--seed", type=int, default=0, help="the same seed, the same text")
+
+
+def sampling_config(args: argparse.Namespace, **others: object) -> SamplingConfig:
+    """What the flags say, and what the verb itself sets."""
+    names = SamplingConfig.__dataclass_fields__.keys() & vars(args).keys()
+    values = {name: getattr(args, name) for name in names} | {"stop": tuple(args.stop)} | others
+    return SamplingConfig(**values)
