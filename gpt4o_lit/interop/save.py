@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -14,9 +15,11 @@ from gpt4o_lit.interop.family import Family
 from gpt4o_lit.interop.files import INDEX, SINGLE
 from gpt4o_lit.interop.names import NAMES
 from gpt4o_lit.interop.paths import is_training_only, resolve
-from gpt4o_lit.interop.tensors import rules
+from gpt4o_lit.interop.tensors import Rule, rules
 from gpt4o_lit.model import Transformer, TransformerConfig
 from gpt4o_lit.tokenizer import Tokenizer
+
+SHARD_BYTES = 5_000_000_000
 
 
 def save_hugging_face(
@@ -25,36 +28,69 @@ def save_hugging_face(
     *,
     family: str | None = None,
     tokenizer: Tokenizer | None = None,
-) -> None:
-    """Write config.json and model.safetensors; the tokenizer gives the ids of pad, bos and eos.
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+) -> Family:
+    """Write config.json and the weights; the tokenizer gives the ids of pad, bos and eos.
 
-    Without a family the first is taken that carries all that the config computes. Dropout and other
-    settings of training alone are kept where the family has a field for them. Raises ValueError,
-    before anything is written, that names what the family cannot carry.
+    Without a family the first is taken that carries all that the config computes; it is returned.
+    Dropout and other settings of training alone are kept where the family has a field for them.
+    Weights are written as `dtype` (default: as they are), in files of at most `max_shard_bytes`,
+    one file in memory at a time.
+
+    Raises:
+        ValueError: before anything is written, naming what the family cannot carry.
+        FileExistsError: the directory holds a model.
     """
     directory = Path(directory)
     for name in ("config.json", SINGLE, INDEX):
         if (directory / name).exists():
             raise FileExistsError(f"{directory / name}: exists already; choose another directory")
     chosen = choose_family(transformer.config, family)
-    tensors = write_tensors(transformer, chosen)
-    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    values = chosen.write(transformer.config) | token_ids(chosen, tokenizer) | {"dtype": dtype}
+    dtype = dtype or transformer.tokens.weight.dtype
+    values = (
+        chosen.write(transformer.config)
+        | token_ids(chosen, tokenizer)
+        | {"dtype": str(dtype).removeprefix("torch.")}
+    )
     directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f"{SINGLE}.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    os.replace(partial, directory / SINGLE)
-    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
-    (directory / "config.json").write_text(text, encoding="utf-8")
+    _write_weights(transformer, chosen, directory, dtype, max_shard_bytes)
+    _write_json(directory / "config.json", values)
+    return chosen
 
 
-def write_tensors(transformer: Transformer, family: Family) -> dict[str, Tensor]:
-    """Their tensors, on the CPU."""
-    state = {name: tensor.detach().cpu() for name, tensor in transformer.state_dict().items()}
-    tensors: dict[str, Tensor] = {}
+def _write_weights(
+    transformer: Transformer, family: Family, directory: Path, dtype: torch.dtype, most: int
+) -> None:
+    state = transformer.state_dict()
+    shards: list[list[Rule]] = [[]]
+    sizes = [0]
     for rule in rules(transformer.config, NAMES[family.model_type]):
-        tensors |= rule.write(state[rule.ours])
-    return {name: tensor.clone() for name, tensor in tensors.items()}
+        size = state[rule.ours].numel() * dtype.itemsize
+        if shards[-1] and sizes[-1] + size > most:
+            shards.append([])
+            sizes.append(0)
+        shards[-1].append(rule)
+        sizes[-1] += size
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        several = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        name = SINGLE if len(shards) == 1 else several
+        tensors: dict[str, Tensor] = {}
+        for rule in shard:
+            ours = state[rule.ours].detach().to("cpu", dtype)
+            tensors |= {theirs: part.clone() for theirs, part in rule.write(ours).items()}
+        partial = directory / f"{name}.partial"
+        save_file(tensors, partial, metadata={"format": "pt"})
+        os.replace(partial, directory / name)
+        places |= dict.fromkeys(tensors, name)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes)}, "weight_map": places}
+        _write_json(directory / INDEX, index)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def token_ids(family: Family, tokenizer: Tokenizer | None) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""`gpt4o-lit export RUN DIR`: a run as others open it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from gpt4o_lit.interop.export import export_hugging_face, export_program
+from gpt4o_lit.interop.run import open_run
+from gpt4o_lit.parse_errors import OneLineParser
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MB = 10**6
+EXAMPLE = """examples:
+  gpt4o-lit export runs/quickstart/TIME exported/quickstart
+  gpt4o-lit export runs/quickstart/TIME exported/small --dtype bfloat16 --max_shard_mb 500
+  gpt4o-lit export runs/quickstart/TIME exported/program --format torch"""
+
+
+def build_parser() -> OneLineParser:
+    """The verb's options."""
+    parser = OneLineParser(
+        prog="gpt4o-lit export",
+        description="Write a run in a form that others open, open it as they do, and compare: "
+        "exit code 1 where the logits differ.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", help="the directory that `fit` made")
+    parser.add_argument("directory", metavar="DIR", help="a new directory, or an empty one")
+    parser.add_argument(
+        "--format",
+        choices=("hf", "torch"),
+        default="hf",
+        help="hf: for AutoModel and AutoTokenizer of transformers; torch: a torch.export program",
+    )
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--family", help="model_type of hf, where more than one would do")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights of hf; default: the run's")
+    parser.add_argument(
+        "--max_shard_mb", type=int, default=5000, help="largest file of weights of hf, in MB"
+    )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Export and say how near it comes."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    directory = Path(args.directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ValueError(f"{directory} is not empty; give a new directory")
+    for name in ("family", "dtype", "max_shard_mb"):
+        if args.format != "hf" and getattr(args, name) != parser.get_default(name):
+            raise ValueError(f"--{name} is for --format hf; leave it out")
+    if args.max_shard_mb < 1:
+        raise ValueError(f"max_shard_mb ({args.max_shard_mb}) must be at least 1; set it to 5000")
+    run = open_run(args.run, args.checkpoint)
+    if args.format == "hf":
+        compared = export_hugging_face(
+            run,
+            directory,
+            family=args.family,
+            dtype=DTYPES.get(args.dtype),
+            max_shard_bytes=args.max_shard_mb * MB,
+        )
+    else:
+        compared = export_program(run, directory)
+    for path in sorted(directory.iterdir()):
+        print(f"{path.stat().st_size:>14,} bytes  {path}")
+    print(
+        f"opened by {compared.by}: logits differ by at most {compared.difference:.1e} "
+        f"(the largest is {compared.largest:.1f})"
+    )
+    if not compared.is_equal:
+        print(f"gpt4o-lit export: {directory} does not compute what the run does", file=sys.stderr)
+        return 1
+    return 0

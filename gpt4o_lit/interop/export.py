@@ -1,0 +1,127 @@
+"""Exports: each is written, opened again as others would open it, and compared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gpt4o_lit.interop.load import open_hugging_face
+from gpt4o_lit.interop.run import OpenedRun
+from gpt4o_lit.interop.save import SHARD_BYTES, save_hugging_face
+from gpt4o_lit.interop.save_tokenizer import save_tokenizer
+from gpt4o_lit.model import Transformer
+
+# B batch, T target tokens, S source tokens, V vocab
+
+PROGRAM = "model.pt2"
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How near what was written comes to what was to be written."""
+
+    difference: float
+    """Largest difference of two logits."""
+    largest: float
+    """Largest logit, without its sign."""
+    by: str
+    """What opened the files."""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the difference is no more than rounding in float32 makes."""
+        return self.difference <= TOLERANCE * max(1.0, self.largest)
+
+
+def export_hugging_face(
+    run: OpenedRun,
+    directory: Path,
+    *,
+    family: str | None = None,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+) -> Compared:
+    """A directory for AutoModel and AutoTokenizer; opened by transformers where it is installed.
+
+    Raises:
+        ValueError: the family, or every one, lacks what the network has; nothing is written.
+    """
+    chosen = save_hugging_face(
+        run.transformer, directory, family=family, tokenizer=run.tokenizer, dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+    )  # fmt: skip
+    save_tokenizer(
+        run.tokenizer,
+        directory,
+        max_seq_len=run.transformer.config.max_seq_len,
+        add_bos=run.add_bos,
+    )
+    ours = rounded(run.transformer, dtype)
+    try:
+        import transformers
+    except ModuleNotFoundError:
+        again = open_hugging_face(directory)
+        return _compare(ours, lambda inputs: again(**inputs), "gpt4o-lit")
+    theirs = getattr(transformers, chosen.architecture).from_pretrained(
+        directory, dtype=torch.float32
+    )
+    is_pair = ours.encoder is not None and ours.decoder is not None
+
+    def logits(inputs: dict[str, Tensor]) -> Tensor:
+        names = {"tokens_BT": "decoder_input_ids" if is_pair else "input_ids"}
+        names["source_BS"] = "input_ids"
+        answer: Tensor = theirs(**{names[name]: ids for name, ids in inputs.items()}).logits
+        return answer
+
+    return _compare(ours, logits, f"transformers {transformers.__version__}")
+
+
+def export_program(run: OpenedRun, directory: Path) -> Compared:
+    """A program of torch.export with any batch and length: tokens to logits, no code of ours."""
+    path = directory / PROGRAM
+    if path.exists():
+        raise FileExistsError(f"{path}: exists already; choose another directory")
+    net, length = run.transformer, run.transformer.config.max_seq_len
+    batch = torch.export.Dim("batch", max=1 << 16)
+    inputs = {name: ids[:, :7].contiguous() for name, ids in _inputs(net, 3).items()}
+    shapes = {name: {0: batch, 1: torch.export.Dim(name.lower(), max=length)} for name in inputs}
+    with torch.no_grad():
+        program = torch.export.export(net, (), kwargs=inputs, dynamic_shapes=shapes)
+    directory.mkdir(parents=True, exist_ok=True)
+    torch.export.save(program, path)
+    again = torch.export.load(path).module()
+    return _compare(net, lambda given: again(**given), f"torch {torch.__version__}")
+
+
+def rounded(transformer: Transformer, dtype: torch.dtype | None) -> Transformer:
+    """A network in float32 whose weights are as they become in this dtype."""
+    if dtype in (None, torch.float32):
+        return transformer
+    other = Transformer(transformer.config)
+    state = transformer.state_dict()
+    other.load_state_dict({name: weight.to(dtype) for name, weight in state.items()})
+    return other.eval()
+
+
+def _inputs(net: Transformer, rows: int) -> dict[str, Tensor]:
+    """Random tokens, as many as the context holds, up to 64."""
+    generator = torch.Generator().manual_seed(0)
+    length, pieces = min(64, net.config.max_seq_len), net.config.vocab_size or 0
+
+    def draw(count: int) -> Tensor:
+        return torch.randint(pieces, (rows, count), generator=generator)
+
+    inputs = {"tokens_BT": draw(length)}
+    if net.encoder is not None and net.decoder is not None:
+        inputs["source_BS"] = draw(max(1, length - 3))
+    return inputs
+
+
+@torch.no_grad()
+def _compare(net: Transformer, theirs: Callable[[dict[str, Tensor]], Tensor], by: str) -> Compared:
+    inputs = _inputs(net, 2)
+    logits = net(**inputs)
+    return Compared(float((logits - theirs(inputs)).abs().max()), float(logits.abs().max()), by)

@@ -1,0 +1,127 @@
+"""The verb `export`: what it writes, others open; a difference ends with exit code 1."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from gpt4o_lit.__main__ import main
+from gpt4o_lit.interop import export
+from gpt4o_lit.interop.run import open_run
+from gpt4o_lit.model import Transformer
+from gpt4o_lit.tokenizer import ByteTokenizer
+from tests.commands.test_generate import MakeRun, make_run  # noqa: F401
+
+
+@torch.no_grad()
+def test_transformers_opens_a_run_and_writes_the_same(
+    make_run: MakeRun,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, net = make_run()
+    out = tmp_path / "out"
+    assert main(["export", str(run), str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert f"opened by transformers {transformers.__version__}: logits differ by at most" in shown
+    model = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    ids = tokenizer("hello", return_tensors="pt")["input_ids"]
+    torch.testing.assert_close(model(ids).logits, net(ids), atol=1e-5, rtol=0)
+    assert model.config.eos_token_id == tokenizer.eos_token_id == ByteTokenizer.eos_id
+
+
+@torch.no_grad()
+def test_weights_can_be_rounded_and_spread_over_files(
+    make_run: MakeRun,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, net = make_run(tied=False)
+    monkeypatch.setattr("gpt4o_lit.commands.export.MB", 4000)
+    out = tmp_path / "out"
+    assert main(["export", str(run), str(out), "--dtype", "bfloat16", "--max_shard_mb", "4"]) == 0
+    index = json.loads((out / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    files = sorted(out.glob("*.safetensors"))
+    assert [path.name for path in files] == sorted(set(index["weight_map"].values()))
+    assert len(files) > 2
+    tensors = {name: tensor for path in files for name, tensor in load_file(path).items()}
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    assert index["metadata"]["total_size"] == sum(t.numel() * 2 for t in tensors.values())
+    model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    ids = torch.tensor([[1, 5, 9]])
+    assert 0 < (model(ids).logits - net(ids)).abs().max() < 0.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder_decoder"])
+def test_a_program_computes_the_same_for_any_batch_and_length(
+    kind: str,
+    make_run: MakeRun,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    run, net = make_run(kind)
+    assert main(["export", str(run), str(tmp_path / "out"), "--format", "torch"]) == 0
+    program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+    for rows, length in ((1, 31), (5, 2)):
+        inputs = {"tokens_BT": torch.randint(256, (rows, length))}
+        if kind == "encoder_decoder":
+            inputs["source_BS"] = torch.randint(256, (rows, length + 1))
+        torch.testing.assert_close(program(**inputs), net(**inputs), atol=1e-5, rtol=0)
+
+
+def test_a_difference_is_told_and_ends_with_1(
+    make_run: MakeRun,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, _ = make_run()
+    whole = export.save_hugging_face
+
+    def broken(transformer: Transformer, *args: object, **options: object) -> object:
+        with torch.no_grad():
+            transformer.tokens.weight[7] += 1.0
+        saved = whole(transformer, *args, **options)  # type: ignore[arg-type]
+        with torch.no_grad():
+            transformer.tokens.weight[7] -= 1.0
+        return saved
+
+    monkeypatch.setattr(export, "save_hugging_face", broken)
+    assert main(["export", str(run), str(tmp_path / "out")]) == 1
+    assert "does not compute what the run does" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--format", "torch", "--dtype", "bfloat16"], "--dtype is for --format hf"),
+        (["--family", "t5"], "choose another family"),
+        (["--family", "lama"], "family (lama) is unsupported"),
+        (["--max_shard_mb", "0"], "must be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    flags: list[str],
+    message: str,
+    make_run: MakeRun,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, _ = make_run()
+    assert main(["export", str(run), str(tmp_path / "out"), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_over(
+    make_run: MakeRun,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, _ = make_run()
+    assert main(["export", str(run), str(run)]) == 2
+    assert "is not empty; give a new directory" in capsys.readouterr().err
+    assert open_run(run).checkpoint.exists()
