@@ -15,6 +15,7 @@ from gpt4o_lit.generation.prefill import (
     Prompt,
     PromptFormat,
     group_prompts,
+    num_pieces,
     prefill,
 )
 from gpt4o_lit.model import Transformer
@@ -111,6 +112,7 @@ class _Search:
     ) -> None:
         self.transformer, self.tokenizer = transformer, tokenizer
         self.group, self.config, self.ends = group, config, ends
+        self.num_pieces = num_pieces(transformer, tokenizer)
         self.found: list[list[Hypothesis]] = [[] for _ in group.rows]
         count = len(group.rows) * config.num_beams
         self.matchers = [] if constraint is None else [constraint.start() for _ in range(count)]
@@ -130,7 +132,7 @@ class _Search:
         cache.select(torch.arange(len(open_rows), device=device).repeat_interleave(beams))
         hidden_BD = hidden_RD.repeat_interleave(beams, dim=0)
         for step in range(1, self.group.steps + 1):
-            logits_BV = self.transformer.head(hidden_BD)[:, : self.tokenizer.vocab_size].float()
+            logits_BV = self.transformer.head(hidden_BD)[:, : self.num_pieces].float()
             likely_RWV = self._allowed(logits_BV.log_softmax(-1)).unflatten(0, (-1, beams))
             totals_RC = (scores_RW[..., None] + likely_RWV).flatten(1)
             # Twice as many as beams: enough go on even where each beam's likeliest is its end.
@@ -173,7 +175,9 @@ class _Search:
         if not self.matchers:
             return likely_BV
         allowed_BV = torch.stack([matcher.allowed() for matcher in self.matchers])
-        return likely_BV.masked_fill(~allowed_BV.to(likely_BV.device), float("-inf"))
+        return likely_BV.masked_fill(
+            ~allowed_BV[:, : self.num_pieces].to(likely_BV.device), float("-inf")
+        )
 
     def _follow(self, kept: list[int], tokens: list[int]) -> None:
         """Let the matchers go where the beams went."""

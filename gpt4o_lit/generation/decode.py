@@ -14,6 +14,7 @@ from gpt4o_lit.generation.prefill import (
     Prompt,
     PromptFormat,
     group_prompts,
+    num_pieces,
     prefill,
 )
 from gpt4o_lit.generation.sampling import SamplingConfig, sample
@@ -71,7 +72,7 @@ def _write(
 ) -> Iterator[list[int]]:
     """One new token per row and step; every row has room for all steps."""
     cache, hidden_BD = prefill(transformer, tokenizer, group, bidirectional=bidirectional)
-    device, pieces = hidden_BD.device, tokenizer.vocab_size
+    device, pieces = hidden_BD.device, num_pieces(transformer, tokenizer)
     every_B = torch.arange(len(group.rows), device=device)
     seen_BV = torch.zeros(len(group.rows), pieces, dtype=torch.bool, device=device)
     # What an encoder-decoder answers is a text of its own, and starts with pad.
@@ -81,11 +82,10 @@ def _write(
     generators = [prompt_generator(config.seed, first + number, device) for number in group.numbers]
     matchers = [] if constraint is None else [constraint.start() for _ in group.rows]
     for left in reversed(range(group.steps)):
-        # A vocab_size rounded up has scores that no piece belongs to.
         logits_BV = transformer.head(hidden_BD)[:, :pieces].float()
         if matchers:
             allowed_BV = torch.stack([matcher.allowed() for matcher in matchers])
-            logits_BV = logits_BV.masked_fill(~allowed_BV.to(device), float("-inf"))
+            logits_BV = logits_BV.masked_fill(~allowed_BV[:, :pieces].to(device), float("-inf"))
         next_B = sample(logits_BV, config, generators, seen_BV)
         tokens = next_B.tolist()
         for matcher, token in zip(matchers, tokens, strict=False):

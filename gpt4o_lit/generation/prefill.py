@@ -59,10 +59,16 @@ def group_prompts(
         raise ValueError(
             "this network is an encoder, which writes no text; use `fill` for its masks"
         )
-    longest = transformer.config.max_seq_len
+    longest, size = transformer.config.max_seq_len, num_pieces(transformer, tokenizer)
     groups: dict[int, Group] = {}
     for number, prompt in enumerate(prompts):
         ids = _encoded(tokenizer, prompt, longest, prompt_format.add_bos)
+        if max(ids) >= size:
+            piece = tokenizer.piece(max(ids))
+            raise ValueError(
+                f"the network has no vector for {piece}, which the prompt holds; fine-tune it with "
+                "this tokenizer first, or leave the piece out"
+            )
         room = longest + 1 - (1 if transformer.encoder is not None else len(ids))
         steps = min(max_new_tokens, room)
         group = groups.setdefault(steps, Group([], [], steps))
@@ -79,11 +85,13 @@ def prefill(
     An encoder-decoder's prompts are what its encoder reads; its decoder has read pad alone.
     """
     rows, weight = group.rows, transformer.head.weight
+    # Padding is seen by nobody; where the network has no vector for it any other will do.
+    pad_id = tokenizer.pad_id if tokenizer.pad_id < num_pieces(transformer, tokenizer) else 0
     source_BS = source_documents_BS = prefix_BT = None
     if transformer.encoder is not None:
-        source_BS, source_documents_BS = _padded(rows, tokenizer.pad_id, weight.device)
-        rows = [[tokenizer.pad_id] for _ in rows]
-    tokens_BT, documents_BT = _padded(rows, tokenizer.pad_id, weight.device)
+        source_BS, source_documents_BS = _padded(rows, pad_id, weight.device)
+        rows = [[pad_id] for _ in rows]
+    tokens_BT, documents_BT = _padded(rows, pad_id, weight.device)
     if bidirectional:
         prefix_BT = torch.ones_like(tokens_BT, dtype=torch.bool)
         if documents_BT is not None:
@@ -108,6 +116,12 @@ def prefill(
 def ids_of(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     """The tokens of a prompt."""
     return tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+
+
+def num_pieces(transformer: Transformer, tokenizer: Tokenizer) -> int:
+    """Pieces that the network can write: a vocab_size rounded up has scores that belong to none,
+    and an imported network has no vectors for what was appended to its tokenizer."""
+    return min(tokenizer.vocab_size, transformer.config.vocab_size or 0)
 
 
 def _encoded(tokenizer: Tokenizer, prompt: Prompt, longest: int, add_bos: bool) -> list[int]:

@@ -15,6 +15,7 @@ from gpt4o_lit.generation.prefill import (
     Prompt,
     PromptFormat,
     group_prompts,
+    num_pieces,
     prefill,
 )
 from gpt4o_lit.generation.sampling import SamplingConfig, distribution
@@ -174,7 +175,8 @@ class _Row:
             return net.hidden(tokens_1T, cache=cache)[0]
 
     def _distribution(self, net: Transformer, hidden_TD: Tensor) -> Tensor:
-        logits_TV = net.head(hidden_TD)[:, : self.tokenizer.vocab_size].float()
+        pieces = num_pieces(self.transformer, self.tokenizer)
+        logits_TV = net.head(hidden_TD)[:, :pieces].float()
         return distribution(logits_TV, self.config)
 
     def _draw(self, weights_V: Tensor) -> int:

@@ -1,6 +1,7 @@
-"""Text to token ids and back: SentencePiece, bytes and characters."""
+"""Text to token ids and back: SentencePiece, bytes, characters, Hugging Face's files."""
 
 from gpt4o_lit.tokenizer.byte_level import ByteTokenizer
+from gpt4o_lit.tokenizer.hugging_face import FastTokenizer, SpecialNames
 from gpt4o_lit.tokenizer.load import load_tokenizer
 from gpt4o_lit.tokenizer.recipes import (
     Bytes,
@@ -15,8 +16,10 @@ from gpt4o_lit.tokenizer.tokenizer import Tokenizer
 __all__ = [
     "ByteTokenizer",
     "Bytes",
+    "FastTokenizer",
     "LoadSentencePiece",
     "SentencePieceTokenizer",
+    "SpecialNames",
     "Tokenizer",
     "TokenizerRecipe",
     "TrainCharacters",

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from gpt4o_lit.tokenizer.byte_level import ByteTokenizer
+from gpt4o_lit.tokenizer.hugging_face import MODEL, FastTokenizer, SpecialNames
 from gpt4o_lit.tokenizer.sentence_piece import SentencePieceTokenizer
 from gpt4o_lit.tokenizer.tokenizer import Tokenizer
 
@@ -19,13 +20,19 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
     about = place / "tokenizer.json"
     if not about.is_file():
         raise FileNotFoundError(f"{place} holds no tokenizer.json; give a folder written by save()")
-    kind = json.loads(about.read_text()).get("kind")
+    settings = json.loads(about.read_text(encoding="utf-8"))
+    kind = settings.get("kind")
     if kind == "bytes":
         return ByteTokenizer()
     if kind == "sentencepiece":
         model = place / "tokenizer.model"
         return SentencePieceTokenizer(model.read_bytes(), name=str(model))
-    raise ValueError(f"kind ({kind!r}) in {about} must be bytes or sentencepiece; save it anew")
+    if kind == "hugging_face":
+        text = (place / MODEL).read_text(encoding="utf-8")
+        return FastTokenizer(text, SpecialNames(**settings["names"]), source=str(place / MODEL))
+    raise ValueError(
+        f"kind ({kind!r}) in {about} must be bytes, sentencepiece or hugging_face; save it anew"
+    )
 
 
 def nearest_name(path: Path) -> str:
