@@ -50,7 +50,7 @@ def save_hugging_face(
     dtype = dtype or transformer.tokens.weight.dtype
     values = (
         chosen.write(transformer.config)
-        | token_ids(chosen, tokenizer)
+        | token_ids(chosen, tokenizer, transformer.config.vocab_size or 0)
         | {"dtype": str(dtype).removeprefix("torch.")}
     )
     directory.mkdir(parents=True, exist_ok=True)
@@ -93,15 +93,12 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def token_ids(family: Family, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Ids of the pieces that generation needs; null where no tokenizer tells them."""
+def token_ids(family: Family, tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, Any]:
+    """Ids of the pieces that generation needs; null where the tokenizer or the network has none."""
     ids: dict[str, Any] = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
     if tokenizer is not None:
-        ids = {
-            "pad_token_id": tokenizer.pad_id,
-            "bos_token_id": tokenizer.bos_id,
-            "eos_token_id": tokenizer.eos_id,
-        }
+        known = zip(ids, (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id), strict=True)
+        ids = {name: id if id < vocab_size else None for name, id in known}
     if {"encoder", "decoder"} <= family.stacks:
         start = ids["pad_token_id"]  # their decoders, like ours, read pad first
         ids |= {"decoder_start_token_id": 0 if start is None else start}

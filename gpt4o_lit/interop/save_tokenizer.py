@@ -3,15 +3,17 @@
 import importlib
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gpt4o_lit.tokenizer import ByteTokenizer, Tokenizer
+from gpt4o_lit.tokenizer import ByteTokenizer, FastTokenizer, Tokenizer
 from gpt4o_lit.tokenizer.sentence_piece import SPACE, SentencePieceTokenizer
 
 # The numbers of kinds of pieces and models in SentencePiece's own file format.
 NORMAL, USER_DEFINED, UNUSED = 1, 4, 5
 UNIGRAM = 1
+MEANINGS = ("pad", "bos", "eos", "unk", "mask")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
     "{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -30,34 +32,40 @@ def save_tokenizer(
         ValueError: the library `tokenizers` is not installed, or the tokenizer is of another kind.
     """
     directory = Path(directory)
-    fast = convert(tokenizer)
-    if add_bos:
-        from tokenizers.processors import TemplateProcessing
-
-        bos = tokenizer.piece(tokenizer.bos_id)
-        fast.post_processor = TemplateProcessing(
-            single=f"{bos} $A",
-            pair=f"{bos} $A {bos} $B",
-            special_tokens=[(bos, tokenizer.bos_id)],
-        )
-    directory.mkdir(parents=True, exist_ok=True)
-    fast.save(str(directory / "tokenizer.json"))
-    special = [tokenizer.piece(id) for id in tokenizer.special_ids]
-    named = {
-        f"{name}_token": tokenizer.piece(id)
-        for name in ("pad", "bos", "eos", "unk", "mask")
-        if (id := getattr(tokenizer, f"{name}_id")) is not None
-    }
-    settings = {
+    settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_seq_len,
         "clean_up_tokenization_spaces": False,
-        "additional_special_tokens": [piece for piece in special if piece not in named.values()],
-        "chat_template": CHAT_TEMPLATE,
-        **named,
     }
+    if isinstance(tokenizer, FastTokenizer):  # as it was; what we append is in no embedding
+        model = tokenizer.model
+        own = {name: piece for name, piece in asdict(tokenizer.names).items() if piece is not None}
+    else:
+        fast = convert(tokenizer)
+        if add_bos:
+            _open_with(fast, tokenizer.piece(tokenizer.bos_id), tokenizer.bos_id)
+        model = fast.to_str(pretty=True)
+        ids = {name: getattr(tokenizer, f"{name}_id") for name in MEANINGS}
+        own = {name: tokenizer.piece(id) for name, id in ids.items() if id is not None}
+        special = [tokenizer.piece(id) for id in tokenizer.special_ids]
+        settings |= {
+            "additional_special_tokens": [piece for piece in special if piece not in own.values()],
+            "chat_template": CHAT_TEMPLATE,
+        }
+    settings |= {f"{name}_token": piece for name, piece in own.items()}
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "tokenizer.json").write_text(model, encoding="utf-8")
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     (directory / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+def _open_with(fast: Any, bos: str, id: int) -> None:
+    """Let each text start with bos."""
+    from tokenizers.processors import TemplateProcessing
+
+    fast.post_processor = TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, id)]
+    )
 
 
 def convert(tokenizer: Tokenizer) -> Any:

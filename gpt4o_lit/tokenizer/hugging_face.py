@@ -121,6 +121,11 @@ class FastTokenizer:
         told = json.dumps([self.model, asdict(self.names)]).encode()
         return f"hugging_face-1-{hashlib.blake2b(told, digest_size=16).hexdigest()}"
 
+    @property
+    def opens_with_bos(self) -> bool:
+        """Whether the model's own rules put bos before a text."""
+        return bool(self._fast.encode("a").ids[:1] == [self.bos_id])
+
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._fast.encode(text, add_special_tokens=False).ids
         if self._guarded.isdisjoint(ids):

@@ -1,0 +1,112 @@
+"""A Hugging Face directory as a run that every verb opens."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from gpt4o_lit.interop.files import read_json
+from gpt4o_lit.interop.load import load_hugging_face
+from gpt4o_lit.interop.load_tokenizer import load_hugging_face_tokenizer
+from gpt4o_lit.interop.run import PREFIX
+from gpt4o_lit.model import TransformerConfig
+from gpt4o_lit.run_directory import RunDirectory
+from gpt4o_lit.tokenizer import FastTokenizer, Tokenizer
+
+HUB_FILES = ["*.safetensors", "*.json", "*.model"]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written, and from what."""
+
+    run: RunDirectory
+    config: TransformerConfig
+    tokenizer: Tokenizer
+    num_parameters: int
+    """Tied weights count once."""
+    dtype: torch.dtype
+    """Of the weights, as they were."""
+
+
+def import_hugging_face(source: Path, name: str, run_dir: str | None = None) -> Imported:
+    """A run of its own with weights, config and tokenizer; weights are held in memory once.
+
+    Raises:
+        ValueError: the model is of a family that we lack, a tensor does not fit, or the tokenizer
+            has ids that the embedding lacks.
+        FileNotFoundError: a file is missing.
+    """
+    tokenizer = load_hugging_face_tokenizer(source)
+    config, state = load_hugging_face(source)
+    size = config.vocab_size or 0
+    if own_pieces(tokenizer) > size:
+        raise ValueError(
+            f"{source}: the tokenizer has {own_pieces(tokenizer)} pieces, but the embedding only "
+            f"{size} rows; use the tokenizer of these weights"
+        )
+    run = RunDirectory.fresh(name, run_dir)
+    tokenizer.save(run.path / "tokenizer")
+    settings = {
+        "name": name,
+        "model": {"init_args": {"transformer": config.to_dict()}},
+        "data": {"init_args": {"corpus": {"add_bos": adds_bos(source, tokenizer)}}},
+    }
+    run.config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    manifest = {"imported_from": str(source.resolve()), "tokenizer": tokenizer.fingerprint}
+    (run.path / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    run.checkpoints.mkdir(exist_ok=True)
+    weights = {f"{PREFIX}{name}": weight for name, weight in state.items()}
+    checkpoint = {
+        "state_dict": weights,
+        "transformer_config": config.to_dict(),
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+    }
+    part = run.checkpoints / "best.ckpt.part"
+    torch.save(checkpoint, part)
+    part.rename(run.checkpoints / "best.ckpt")
+    distinct = {weight.data_ptr(): weight.numel() for weight in state.values()}
+    dtype = state["tokens.weight"].dtype
+    return Imported(run, config, tokenizer, sum(distinct.values()), dtype)
+
+
+def find_model(name: str) -> Path:
+    """The directory of a model: itself, or downloaded from the hub by OWNER/NAME.
+
+    Raises:
+        FileNotFoundError: there is no such directory, and it is no name that the hub gives.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{name} is no directory; give one that save_pretrained wrote")
+    try:
+        from huggingface_hub import snapshot_download
+    except ModuleNotFoundError as error:
+        raise FileNotFoundError(
+            f"{name} is no directory, and the hub needs huggingface_hub; "
+            "pip install 'gpt4o-lit[hf]'"
+        ) from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FileNotFoundError(
+            f"{name} is no directory, and the hub does not give it ({reason})"
+        ) from error
+
+
+def own_pieces(tokenizer: Tokenizer) -> int:
+    """Pieces that a model's own files have, those that we append aside."""
+    return int(getattr(tokenizer, "num_pieces", tokenizer.vocab_size))
+
+
+def adds_bos(source: Path, tokenizer: Tokenizer) -> bool:
+    """Whether the model wants bos before a text."""
+    if isinstance(tokenizer, FastTokenizer):
+        return tokenizer.opens_with_bos
+    settings = source / "tokenizer_config.json"
+    return settings.exists() and read_json(settings).get("add_bos_token") is True
