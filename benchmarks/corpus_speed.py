@@ -20,7 +20,7 @@ from gpt4o_lit.corpus.documents import Skips
 from gpt4o_lit.corpus.route import Router
 from gpt4o_lit.corpus.sample import sample_sources
 from gpt4o_lit.corpus.sources import list_files
-from gpt4o_lit.tokenizer import LoadSentencePiece, TrainSentencePiece
+from gpt4o_lit.tokenizer import LoadTokenizer, TrainSentencePiece
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -63,8 +63,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         trained.build(sample_sources(config, 1_000_000, 0)).save(place / "tokenizer")
-        recipe = LoadSentencePiece(model=str(place / "tokenizer" / "tokenizer.model"))
-        processor = sentencepiece.SentencePieceProcessor(model_file=recipe.model)
+        recipe = LoadTokenizer(path=str(place / "tokenizer" / "tokenizer.model"))
+        processor = sentencepiece.SentencePieceProcessor(model_file=recipe.path)
         texts = texts_of(config)
         megabytes = sum(len(text.encode()) for text in texts) / 1e6
         theirs, ours = [], []

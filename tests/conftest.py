@@ -1,6 +1,7 @@
 """What every test shares: few threads, a fixed seed, and the folder with real data, if any."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -31,3 +32,36 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("set GPT4O_LIT_DATA to the folder with the real corpora")
     return Path(folder)
+
+
+Saved = Callable[..., Path]
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Saved:
+    """Save a tiny model with a tokenizer as they do."""
+
+    import transformers
+
+    from tests.interop.tiny_hugging_face import PAIRS, make
+    from tests.tokenizer.test_hugging_face import byte_level, metaspace, word_piece
+
+    def save(name: str, pieces: int = 500, folder: str = "theirs") -> Path:
+        marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        if name.startswith("bert"):
+            fast = word_piece()
+            marks = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]",
+                     "unk_token": "[UNK]", "mask_token": "[MASK]"}  # fmt: skip
+        elif name in PAIRS:
+            fast = metaspace()
+        else:
+            fast, marks = byte_level(), {"eos_token": "</s>"}
+        path = tmp_path / folder
+        model = make(name)
+        if pieces != 61:
+            model.resize_token_embeddings(pieces, mean_resizing=False)
+        model.save_pretrained(path)
+        transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **marks).save_pretrained(path)
+        return path
+
+    return save

@@ -47,7 +47,7 @@ def _parser() -> ArgumentParser:
         "--tokenizer",
         type=TokenizerRecipe,
         default=Bytes(),
-        help="TrainSentencePiece, TrainCharacters, LoadSentencePiece or Bytes, and its options.",
+        help="TrainSentencePiece, TrainCharacters, LoadTokenizer or Bytes, and its options.",
     )
     parser.add_argument(
         "--num_workers",

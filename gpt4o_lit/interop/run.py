@@ -46,16 +46,9 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
     """
     run = RunDirectory.existing(str(path))
     file = run.last_checkpoint if checkpoint == "last" else run.best_checkpoint
-    saved = _load(file)
-    if "transformer_config" not in saved:
-        raise ValueError(f"{file} has no transformer_config; give a directory that `fit` made")
-    config = TransformerConfig.from_dict(saved["transformer_config"])
-    weights = {
-        name.removeprefix(PREFIX): weight
-        for name, weight in saved["state_dict"].items()
-        if name.startswith(PREFIX)
-    }
-    transformer = _filled(config, weights, file)
+    saved = load_checkpoint(file)
+    config = read_config(saved, file)
+    transformer = _filled(config, read_weights(saved), file)
     tokenizer = load_tokenizer(run.path / "tokenizer")
     # Checkpoints of a task without such an objective lack the key.
     both_ways = bool(saved.get("bidirectional_prompt", False))
@@ -63,7 +56,23 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
     return OpenedRun(transformer.eval(), tokenizer, file, run.path, adds_bos, both_ways)
 
 
-def _load(file: Path) -> dict[str, Any]:
+def read_config(saved: dict[str, Any], file: Path) -> TransformerConfig:
+    """The network that a checkpoint describes."""
+    if "transformer_config" not in saved:
+        raise ValueError(f"{file} has no transformer_config; give a directory that `fit` made")
+    return TransformerConfig.from_dict(saved["transformer_config"])
+
+
+def read_weights(saved: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights of a checkpoint by the network's own names, still on disk."""
+    return {
+        name.removeprefix(PREFIX): weight
+        for name, weight in saved["state_dict"].items()
+        if name.startswith(PREFIX)
+    }
+
+
+def load_checkpoint(file: Path) -> dict[str, Any]:
     """A checkpoint's plain data, its weights left on disk until they are read."""
     try:
         saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)

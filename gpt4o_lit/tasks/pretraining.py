@@ -26,24 +26,31 @@ class Pretraining(Task):
     """Learn from raw text by an objective: causal, masked, span corruption or prefix.
 
     Args:
-        transformer: The network: an encoder, a decoder, or both.
+        transformer: The network: an encoder, a decoder, or both; its weights start at random.
         objective: What is asked of it. Default: causal language modelling.
         optimizer: Default: AdamW at a learning rate of 1e-3.
         schedule: Factor of the learning rate per step. Default: warm-up, then cosine.
         compile: Compile the stacks of the network; checkpoint keys stay as they are.
+        pretrained: In place of transformer: a run's directory, from `fit` or `import`, whose
+            network and weights are gone on from. The data takes the run's tokenizer; pieces that
+            the network lacks are added to it.
+        dropout: With pretrained: of every stack, in place of the run's.
     """
 
     def __init__(
         self,
-        transformer: TransformerConfig,
+        transformer: TransformerConfig | None = None,
         objective: Objective | None = None,
         optimizer: OptimizerRecipe | None = None,
         schedule: Schedule | None = None,
         compile: bool = False,
+        pretrained: str | None = None,
+        dropout: float | None = None,
     ) -> None:
-        super().__init__(transformer, optimizer, schedule, compile)
+        super().__init__(transformer, optimizer, schedule, compile, pretrained, dropout)
         self.objective: Objective = objective or CausalLM()
-        stacks = {"encoder": transformer.encoder, "decoder": transformer.decoder}
+        config = self.transformer_config
+        stacks = {"encoder": config.encoder, "decoder": config.decoder}
         given = "_".join(name for name, stack in stacks.items() if stack is not None)
         if given != self.objective.needs:
             raise ValueError(

@@ -9,6 +9,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from gpt4o_lit.interop.pretrained import Pretrained, with_dropout
 from gpt4o_lit.model import Transformer, TransformerConfig
 from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine
 from gpt4o_lit.strategies.compile import compile_
@@ -27,13 +28,16 @@ class Task(LightningModule):
 
     def __init__(
         self,
-        transformer: TransformerConfig,
+        transformer: TransformerConfig | None = None,
         optimizer: OptimizerRecipe | None = None,
         schedule: Schedule | None = None,
         compile: bool = False,
+        pretrained: str | None = None,
+        dropout: float | None = None,
     ) -> None:
         super().__init__()
-        self.transformer_config = transformer
+        self.pretrained = None if pretrained is None else Pretrained.read(pretrained)
+        self.transformer_config = _config(transformer, self.pretrained, dropout)
         self.optimizer_recipe = optimizer or AdamW(lr=1e-3)
         self.schedule = schedule or WarmupCosine()
         self.compile_network = compile
@@ -52,11 +56,17 @@ class Task(LightningModule):
             return
         self.transformer_config = config = self._with_vocabulary(self.transformer_config)
         self.transformer = Transformer(config)
+        if self.pretrained is not None and self.trainer.ckpt_path is None:
+            self.transformer.load_state_dict(self.pretrained.weights(config.vocab_size or 0))
         if self.compile_network:
             compile_(self.transformer)
 
     def _with_vocabulary(self, config: TransformerConfig) -> TransformerConfig:
-        pieces = self.datamodule.tokenizer.vocab_size
+        tokenizer = self.datamodule.tokenizer
+        pieces = tokenizer.vocab_size
+        if self.pretrained is not None:
+            self.pretrained.require_tokenizer(tokenizer.fingerprint)
+            return replace(config, vocab_size=max(pieces, config.vocab_size or 0))
         if config.vocab_size is None:
             return replace(config, vocab_size=pieces)
         if config.vocab_size < pieces:
@@ -214,5 +224,19 @@ class Task(LightningModule):
                 "the data's tokenizer has changed since the checkpoint was written (its text or "
                 "settings have), and the weights mean nothing to other pieces; put the text back, "
                 "or give data.init_args.tokenizer the run's own: class_path "
-                "gpt4o_lit.tokenizer.LoadSentencePiece, init_args.model RUN/tokenizer"
+                "gpt4o_lit.tokenizer.LoadTokenizer, init_args.path RUN"
             )
+
+
+def _config(
+    transformer: TransformerConfig | None, pretrained: Pretrained | None, dropout: float | None
+) -> TransformerConfig:
+    if pretrained is not None:
+        if transformer is not None:
+            raise ValueError("transformer and pretrained are both given; leave one out")
+        return with_dropout(pretrained.config, dropout)
+    if transformer is None:
+        raise ValueError("transformer is missing; give it, or pretrained: the directory of a run")
+    if dropout is not None:
+        raise ValueError("dropout is for a pretrained network; set it in transformer's stacks")
+    return transformer

@@ -5,7 +5,7 @@ from gpt4o_lit.tokenizer.hugging_face import FastTokenizer, SpecialNames
 from gpt4o_lit.tokenizer.load import load_tokenizer
 from gpt4o_lit.tokenizer.recipes import (
     Bytes,
-    LoadSentencePiece,
+    LoadTokenizer,
     TokenizerRecipe,
     TrainCharacters,
     TrainSentencePiece,
@@ -17,7 +17,7 @@ __all__ = [
     "ByteTokenizer",
     "Bytes",
     "FastTokenizer",
-    "LoadSentencePiece",
+    "LoadTokenizer",
     "SentencePieceTokenizer",
     "SpecialNames",
     "Tokenizer",

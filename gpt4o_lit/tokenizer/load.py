@@ -11,12 +11,14 @@ from gpt4o_lit.tokenizer.tokenizer import Tokenizer
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
-    """The tokenizer in a folder written by `save()`, or in a bare SentencePiece .model file."""
+    """The tokenizer of a run, in a folder written by `save()`, or in a bare .model file."""
     place = Path(path)
     if not place.exists():
         raise FileNotFoundError(f"tokenizer {place} does not exist{nearest_name(place)}")
     if place.is_file():
         return SentencePieceTokenizer(place.read_bytes(), name=str(place))
+    if (place / "tokenizer").is_dir():  # a run's directory
+        place = place / "tokenizer"
     about = place / "tokenizer.json"
     if not about.is_file():
         raise FileNotFoundError(f"{place} holds no tokenizer.json; give a folder written by save()")

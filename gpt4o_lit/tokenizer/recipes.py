@@ -113,19 +113,19 @@ class TrainCharacters(TokenizerRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadSentencePiece(TokenizerRecipe):
-    """A SentencePiece .model file, or a folder that `gpt4o-lit tokenizer` wrote."""
+class LoadTokenizer(TokenizerRecipe):
+    """A tokenizer that exists: a run's, one that `gpt4o-lit tokenizer` wrote, or a .model file."""
 
-    model: str
-    """Path of the .model file or of the folder."""
+    path: str
+    """Of the run, of the tokenizer's folder, or of a SentencePiece .model file."""
 
     def build(self, texts: Iterable[str] = ()) -> Tokenizer:
-        return load_tokenizer(self.model)
+        return load_tokenizer(self.path)
 
     def identity(self) -> dict[str, Any]:
         return {
             "recipe": type(self).__name__,
-            "fingerprint": load_tokenizer(self.model).fingerprint,
+            "fingerprint": load_tokenizer(self.path).fingerprint,
         }
 
 

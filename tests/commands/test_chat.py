@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,14 @@ import pytest
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.generation import Conversation, Message, SamplingConfig, stream
 from gpt4o_lit.tokenizer import ByteTokenizer
-from tests.commands.test_generate import MakeRun, make_run  # noqa: F401
+from tests.commands.conftest import MakeRun
 
+Say = Callable[..., tuple[str, str]]
 FLAGS = ["--max_new_tokens", "4", "--temperature", "0"]
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
     """Type these lines; what is shown on both outputs."""
 
     def typed(run: Path, lines: list[str], *flags: str) -> tuple[str, str]:
@@ -26,7 +28,7 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  #
     return typed
 
 
-def test_answers_read_what_was_said_before(make_run: MakeRun, say, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
+def test_answers_read_what_was_said_before(make_run: MakeRun, say: Say, tmp_path: Path) -> None:
     run, net = make_run()
     tokenizer = ByteTokenizer()
     talk = Conversation(tokenizer, 32, [Message("system", "s")])
@@ -48,7 +50,7 @@ def test_answers_read_what_was_said_before(make_run: MakeRun, say, tmp_path: Pat
     ]
 
 
-def test_commands_are_obeyed(make_run: MakeRun, say, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
+def test_commands_are_obeyed(make_run: MakeRun, say: Say, tmp_path: Path) -> None:
     run, _ = make_run()
     file = tmp_path / "talk.json"
     lines = [
@@ -71,7 +73,7 @@ def test_commands_are_obeyed(make_run: MakeRun, say, tmp_path: Path) -> None:  #
     assert "/reset" in err
 
 
-def test_a_long_history_is_forgotten_and_a_long_message_refused(make_run: MakeRun, say) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
+def test_an_old_message_is_forgotten_and_a_long_one_refused(make_run: MakeRun, say: Say) -> None:
     run, _ = make_run()
     out, err = say(run, ["twelve signs", "and twelve  m", "x" * 40, "ok"])
     assert out.count("\n") == 3
@@ -79,7 +81,7 @@ def test_a_long_history_is_forgotten_and_a_long_message_refused(make_run: MakeRu
     assert "leaves no room for an answer of 4 tokens in a context of 32" in err
 
 
-def test_an_encoder_cannot_talk(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_an_encoder_cannot_talk(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run, _ = make_run("encoder")
     assert main(["chat", str(run)]) == 2
     assert "is an encoder, which writes no text" in capsys.readouterr().err

@@ -13,12 +13,12 @@ from gpt4o_lit.interop import export
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.tokenizer import ByteTokenizer
-from tests.commands.test_generate import MakeRun, make_run  # noqa: F401
+from tests.commands.conftest import MakeRun
 
 
 @torch.no_grad()
 def test_transformers_opens_a_run_and_writes_the_same(
-    make_run: MakeRun,  # noqa: F811
+    make_run: MakeRun,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -36,7 +36,7 @@ def test_transformers_opens_a_run_and_writes_the_same(
 
 @torch.no_grad()
 def test_weights_can_be_rounded_and_spread_over_files(
-    make_run: MakeRun,  # noqa: F811
+    make_run: MakeRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -60,7 +60,7 @@ def test_weights_can_be_rounded_and_spread_over_files(
 @pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder_decoder"])
 def test_a_program_computes_the_same_for_any_batch_and_length(
     kind: str,
-    make_run: MakeRun,  # noqa: F811
+    make_run: MakeRun,
     tmp_path: Path,
 ) -> None:
     run, net = make_run(kind)
@@ -74,7 +74,7 @@ def test_a_program_computes_the_same_for_any_batch_and_length(
 
 
 def test_a_difference_is_told_and_ends_with_1(
-    make_run: MakeRun,  # noqa: F811
+    make_run: MakeRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -107,7 +107,7 @@ def test_a_difference_is_told_and_ends_with_1(
 def test_a_mistake_is_one_line_and_writes_nothing(
     flags: list[str],
     message: str,
-    make_run: MakeRun,  # noqa: F811
+    make_run: MakeRun,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
 
 
 def test_nothing_is_written_over(
-    make_run: MakeRun,  # noqa: F811
+    make_run: MakeRun,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run, _ = make_run()

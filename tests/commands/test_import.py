@@ -9,39 +9,14 @@ import transformers
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.interop.run import open_run
-from tests.interop.tiny_hugging_face import PAIRS, make
-from tests.tokenizer.test_hugging_face import byte_level, metaspace, word_piece
-
-
-@pytest.fixture
-def theirs(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Save a tiny model with a tokenizer as they do."""
-
-    def save(name: str, pieces: int = 500, folder: str = "theirs") -> Path:
-        marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-        if name.startswith("bert"):
-            fast = word_piece()
-            marks = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]",
-                     "unk_token": "[UNK]", "mask_token": "[MASK]"}  # fmt: skip
-        elif name in PAIRS:
-            fast = metaspace()
-        else:
-            fast, marks = byte_level(), {"eos_token": "</s>"}
-        path = tmp_path / folder
-        model = make(name)
-        if pieces != 61:
-            model.resize_token_embeddings(pieces, mean_resizing=False)
-        model.save_pretrained(path)
-        transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **marks).save_pretrained(path)
-        return path
-
-    return save
+from tests.conftest import Saved
+from tests.interop.tiny_hugging_face import PAIRS
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "t5"])
 @torch.no_grad()
 def test_an_imported_run_writes_what_their_model_writes(
-    name: str, theirs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,  # type: ignore[no-untyped-def]
+    name: str, theirs: Saved, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     source = theirs(name)
@@ -67,7 +42,7 @@ def test_an_imported_run_writes_what_their_model_writes(
 
 
 @torch.no_grad()
-def test_an_imported_encoder_fills_masks_between_its_marks(theirs, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_imported_encoder_fills_masks_between_its_marks(theirs: Saved, tmp_path: Path) -> None:
     source = theirs("bert", 400)
     assert main(["import", str(source), "--run_dir", str(tmp_path / "run")]) == 0
     run = open_run(tmp_path / "run")
@@ -78,7 +53,7 @@ def test_an_imported_encoder_fills_masks_between_its_marks(theirs, tmp_path: Pat
 
 
 @torch.no_grad()
-def test_an_import_is_exported_as_it_was(theirs, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_import_is_exported_as_it_was(theirs: Saved, tmp_path: Path) -> None:
     source = theirs("llama")
     assert main(["import", str(source), "--run_dir", str(tmp_path / "run")]) == 0
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
@@ -92,8 +67,11 @@ def test_an_import_is_exported_as_it_was(theirs, tmp_path: Path) -> None:  # typ
 
 
 def test_bad_input_is_one_line_and_leaves_no_run(
-    theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]  # type: ignore[no-untyped-def]
-) -> None:  # fmt: skip
+    theirs: Saved,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     source = theirs("gpt2")

@@ -10,7 +10,7 @@ import pytest
 import sentencepiece
 
 from gpt4o_lit.corpus import CorpusConfig, blocks, documents, prepare
-from gpt4o_lit.tokenizer import LoadSentencePiece, SentencePieceTokenizer
+from gpt4o_lit.tokenizer import LoadTokenizer, SentencePieceTokenizer
 from tests.corpus.conftest import WORDS
 
 # How the models of Llama and Mistral, of T5, and of a third kind treat spaces.
@@ -58,7 +58,7 @@ def test_a_long_document_has_the_tokens_of_the_whole(
     assert len(text.encode()) > 4 << 15
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     config = CorpusConfig(sources=[str(tmp_path / "a.txt")], valid_fraction=0.0, add_eos=False)
-    recipe = LoadSentencePiece(model=str(model))
+    recipe = LoadTokenizer(path=str(model))
     split = prepare(config, recipe, tmp_path / "c", num_workers=0).split("train")
     assert len(split.shards) > 10 or not in_blocks
     assert split.tokens(0, split.num_tokens).tolist() == recipe.build().encode(text)

@@ -16,7 +16,7 @@ import pytest
 from gpt4o_lit.corpus import Corpus, CorpusConfig, prepare, sources
 from gpt4o_lit.tokenizer import (
     Bytes,
-    LoadSentencePiece,
+    LoadTokenizer,
     TokenizerRecipe,
     TrainCharacters,
     TrainSentencePiece,
@@ -314,7 +314,7 @@ def test_mistakes_in_the_config_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"tokenizer .*no\.model does not exist"):
         prepare(
             CorpusConfig(sources=["python-stdlib"]),
-            LoadSentencePiece(model=str(tmp_path / "no.model")),
+            LoadTokenizer(path=str(tmp_path / "no.model")),
             tmp_path / "c",
         )
 

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 from gpt4o_lit.tokenizer import (
     Bytes,
-    LoadSentencePiece,
+    LoadTokenizer,
     Tokenizer,
     TokenizerRecipe,
     TrainCharacters,
@@ -106,7 +106,7 @@ def test_a_foreign_model_gets_the_special_pieces_it_lacks(tmp_path: Path, text: 
         sentence_iterator=iter(text.split("\n")), model_prefix=str(tmp_path / "m"),
         vocab_size=130, user_defined_symbols=["<mask>"], hard_vocab_limit=False, minloglevel=2,
     )  # fmt: skip
-    tokenizer = LoadSentencePiece(model=str(tmp_path / "m.model")).build()
+    tokenizer = LoadTokenizer(path=str(tmp_path / "m.model")).build()
     own = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "m.model")).vocab_size()
     # Its <mask> is found in text, so it cannot be ours.
     assert tokenizer.mask_id >= own
