@@ -1,5 +1,6 @@
 """Every command in the README is one that the program has, with options that it knows."""
 
+import io
 import re
 import shlex
 from pathlib import Path
@@ -42,6 +43,7 @@ def test_the_commands_of_the_readme_run(
     workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(workshop)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     run = workshop / "run"
     fit = ["fit", "--config", "quickstart", "--run_dir", str(run), *SHORT.split()]
     assert main([*fit, "--trainer.max_steps", "3"]) == 0
