@@ -7,9 +7,9 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from gpt4o_lit.commands.sampling_flags import add_sampling_flags, sampling_config
+from gpt4o_lit.commands.sampling_flags import add_sampling_flags, opened_run, sampling_config
 from gpt4o_lit.generation import Conversation, Message, PromptFormat, SamplingConfig, stream
-from gpt4o_lit.interop.run import OpenedRun, open_run
+from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.parse_errors import OneLineParser
 
 COMMANDS = """  /reset          forget the conversation, but not the system message
@@ -37,7 +37,7 @@ def build_parser() -> OneLineParser:
 def main(argv: list[str]) -> int:
     """Read lines, answer them as they are written, until the input ends."""
     args = build_parser().parse_args(argv)
-    run = open_run(args.run, args.checkpoint)
+    run = opened_run(args)
     if run.transformer.decoder is None:
         raise ValueError(f"{args.run} is an encoder, which writes no text; take another run")
     longest = run.transformer.config.max_seq_len
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
                 return 0
         elif line.strip():
             config = replace(config, seed=config.seed + 1)
-            _answer(run, talk, line, config)
+            _answer(run, talk, line, config, compiled=args.compile)
     return 0
 
 
@@ -97,7 +97,9 @@ def _save(name: str, talk: Conversation) -> None:
         print(f"saved {len(messages)} messages to {name}", file=sys.stderr)
 
 
-def _answer(run: OpenedRun, talk: Conversation, line: str, config: SamplingConfig) -> None:
+def _answer(
+    run: OpenedRun, talk: Conversation, line: str, config: SamplingConfig, *, compiled: bool
+) -> None:
     """Write an answer as it comes; one that is cut short by Ctrl-C is kept as it is."""
     talk.messages.append(Message("user", line))
     try:
@@ -111,7 +113,10 @@ def _answer(run: OpenedRun, talk: Conversation, line: str, config: SamplingConfi
     form = PromptFormat(add_bos=run.add_bos, bidirectional=run.bidirectional_prompt)
     written = ""
     try:
-        for piece in stream(run.transformer, run.tokenizer, ids, config, prompt_format=form):
+        pieces = stream(
+            run.transformer, run.tokenizer, ids, config, prompt_format=form, compiled=compiled
+        )
+        for piece in pieces:
             written += piece
             print(piece, end="", flush=True)
     except KeyboardInterrupt:

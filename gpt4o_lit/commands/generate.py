@@ -5,11 +5,16 @@ import contextlib
 import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from gpt4o_lit.commands.sampling_flags import add_sampling_flags, sampling_config
+from gpt4o_lit.commands.sampling_flags import (
+    DTYPES,
+    add_sampling_flags,
+    opened_run,
+    sampling_config,
+)
 from gpt4o_lit.generation import (
     BeamConfig,
     Constraint,
@@ -97,30 +102,25 @@ def main(argv: list[str]) -> int:
     if args.batch_size < 1:
         raise ValueError(f"batch_size ({args.batch_size}) must be at least 1; set it to 8")
     prompts = [args.prompt] if args.prompt is not None else read_prompts(Path(args.prompts))
-    run = open_run(args.run, args.checkpoint)
+    run = opened_run(args)
     if run.checkpoint.stem != args.checkpoint:
         print(f"no {args.checkpoint}.ckpt yet; taking {run.checkpoint}", file=sys.stderr)
-    draft = _open_draft(args, run)
+    writer = _Writer(run, config, _open_draft(args, run), args.compile)
     start = time.perf_counter()
     if args.prompt is not None and args.output is None:
-        count = _show(run, args.prompt, config, draft, whole=args.no_stream)
+        count = writer.show(args.prompt, whole=args.no_stream)
     else:
         # Opened before anything is written by the network, so that a bad path costs no time.
         with contextlib.ExitStack() as files:
             file = sys.stdout
             if args.output is not None:
                 file = files.enter_context(Path(args.output).open("w", encoding="utf-8"))
-            count = _write(run, prompts, config, draft, args.batch_size, file)
+            count = writer.write(prompts, args.batch_size, file)
     speed = count / max(time.perf_counter() - start, 1e-9)
     print(f"{count} tokens, {speed:,.0f} tokens/s, {run.checkpoint}", file=sys.stderr)
-    if draft is not None and isinstance(config, SamplingConfig):
-        plain = _plain_speed(run, prompts[: args.batch_size], config)
-        print(
-            f"draft {args.draft}: {draft.rate:.0%} of {draft.proposed} proposed tokens kept, "
-            f"{draft.tokens_per_check:.1f} tokens a pass, {speed / plain:.2f}x as fast as without "
-            f"({plain:,.0f} tokens/s)",
-            file=sys.stderr,
-        )
+    if writer.draft is not None:
+        told = writer.tell_draft(prompts[: args.batch_size], speed)
+        print(f"draft {args.draft}: {told}", file=sys.stderr)
     return 0
 
 
@@ -136,16 +136,7 @@ def _open_draft(args: argparse.Namespace, run: OpenedRun) -> Draft | None:
         raise ValueError(
             f"{args.draft} has another tokenizer than {args.run}; take a draft with the same one"
         )
-    return Draft(opened.transformer, args.num_proposed)
-
-
-def _plain_speed(run: OpenedRun, prompts: list[str], config: SamplingConfig) -> float:
-    """Tokens per second without a draft, timed over a few."""
-    few = replace(config, max_new_tokens=min(TIMED, config.max_new_tokens))
-    start = time.perf_counter()
-    steps = decode(run.transformer, run.tokenizer, prompts, few, prompt_format=_format(run))
-    count = sum(token is not None for step in steps for token in step)
-    return count / (time.perf_counter() - start)
+    return Draft(opened.transformer.to(DTYPES[args.dtype]), args.num_proposed)
 
 
 def _config(args: argparse.Namespace) -> Config:
@@ -174,89 +165,110 @@ def _pattern(args: argparse.Namespace) -> Pattern | None:
     return Pattern(regex=args.regex, json_schema=schema)
 
 
-def _answers(
-    run: OpenedRun, prompts: list[str], config: Config, draft: Draft | None, first: int = 0
-) -> list[list[dict[str, Any]]]:
-    """What is written for each prompt: the completion, and the score of a search; best first."""
-    net, tokenizer, form = run.transformer, run.tokenizer, _format(run)
-    if isinstance(config, BeamConfig):
-        found = search(net, tokenizer, prompts, config, prompt_format=form)
-        return [[{"completion": text, "score": score} for text, score in texts] for texts in found]
-    if net.decoder is None:
-        texts = [fill(net, tokenizer, prompt, prompt_format=form) for prompt in prompts]
-    else:
-        texts = generate(
-            net, tokenizer, prompts, config, prompt_format=form, first=first, draft=draft
-        )
-    return [[{"completion": text}] for text in texts]
+@dataclass
+class _Writer:
+    """A run that writes as the flags ask."""
 
+    run: OpenedRun
+    config: Config
+    draft: Draft | None
+    compiled: bool
 
-def _write(
-    run: OpenedRun,
-    prompts: list[str],
-    config: Config,
-    draft: Draft | None,
-    batch_size: int,
-    file: TextIO,
-) -> int:
-    """A line of JSON per prompt, a batch at a time; the number of tokens in them."""
-    count = 0
-    for start in range(0, len(prompts), batch_size):
-        batch = prompts[start : start + batch_size]
-        for prompt, answers in zip(batch, _answers(run, batch, config, draft, start), strict=True):
-            line = {"prompt": prompt, **answers[0]}
-            if len(answers) > 1:
-                line["others"] = answers[1:]
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            count += _count(run, config, [answer["completion"] for answer in answers])
-        file.flush()
-        print(f"{start + len(batch)}/{len(prompts)} prompts", file=sys.stderr)
-    return count
+    @property
+    def prompt_format(self) -> PromptFormat:
+        return PromptFormat(add_bos=self.run.add_bos, bidirectional=self.run.bidirectional_prompt)
 
+    def show(self, prompt: str, *, whole: bool) -> int:
+        """Print what the network makes of one prompt; the number of tokens in it."""
+        net, tokenizer = self.run.transformer, self.run.tokenizer
+        joined = prompt if net.encoder is None else ""
+        if isinstance(self.config, BeamConfig) or net.decoder is None:
+            (answers,) = self.answers([prompt])
+            for answer in answers:
+                score = f"[{answer['score']:.3f}] " if len(answers) > 1 else ""
+                print(f"{score}{joined}{answer['completion']}")
+            return self.count([answer["completion"] for answer in answers])
+        pieces = stream(
+            net, tokenizer, prompt, self.config,
+            prompt_format=self.prompt_format, draft=self.draft, compiled=self.compiled,
+        )  # fmt: skip
+        if whole:
+            pieces = iter(["".join(pieces)])
+        # Asked for before the prompt is shown, so that a refusal is one line and nothing else.
+        written = next(pieces, "")
+        print(joined, end="")
+        print(written, end="", flush=True)
+        for piece in pieces:
+            written += piece
+            print(piece, end="", flush=True)
+        print()
+        return self.count([written])
 
-def _show(run: OpenedRun, prompt: str, config: Config, draft: Draft | None, *, whole: bool) -> int:
-    """Print what the network makes of one prompt; the number of tokens in it."""
-    joined = prompt if run.transformer.encoder is None else ""
-    if isinstance(config, BeamConfig) or run.transformer.decoder is None:
-        (answers,) = _answers(run, [prompt], config, draft)
-        texts = [answer["completion"] for answer in answers]
-        for answer, text in zip(answers, texts, strict=True):
-            score = f"[{answer['score']:.3f}] " if len(answers) > 1 else ""
-            print(f"{score}{joined}{text}")
-        return _count(run, config, texts)
-    pieces = stream(
-        run.transformer, run.tokenizer, prompt, config, prompt_format=_format(run), draft=draft
-    )
-    if whole:
-        pieces = iter(["".join(pieces)])
-    # Asked for before the prompt is shown, so that a refusal is one line and nothing else.
-    written = next(pieces, "")
-    print(joined, end="")
-    print(written, end="", flush=True)
-    for piece in pieces:
-        written += piece
-        print(piece, end="", flush=True)
-    print()
-    return _count(run, config, [written])
+    def write(self, prompts: list[str], batch_size: int, file: TextIO) -> int:
+        """A line of JSON per prompt, a batch at a time; the number of tokens in them."""
+        count = 0
+        for start in range(0, len(prompts), batch_size):
+            batch = prompts[start : start + batch_size]
+            for prompt, answers in zip(batch, self.answers(batch, start), strict=True):
+                line = {"prompt": prompt, **answers[0]}
+                if len(answers) > 1:
+                    line["others"] = answers[1:]
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                count += self.count([answer["completion"] for answer in answers])
+            file.flush()
+            print(f"{start + len(batch)}/{len(prompts)} prompts", file=sys.stderr)
+        return count
 
-
-def _count(run: OpenedRun, config: Config, texts: list[str]) -> int:
-    """Tokens in the texts; says where one ended before it matched the pattern."""
-    rows = run.tokenizer.encode_batch(texts)
-    if config.pattern is not None:
-        constraint = Constraint(run.tokenizer, config.pattern)
-        unmet = sum(not constraint.is_met(row) for row in rows)
-        if unmet:
-            print(
-                f"{unmet} of {len(rows)} texts ended before they matched; raise --max_new_tokens "
-                f"({config.max_new_tokens}) or leave --stop out",
-                file=sys.stderr,
+    def answers(self, prompts: list[str], first: int = 0) -> list[list[dict[str, Any]]]:
+        """What is written for each prompt, best first: a completion, and the score of a search."""
+        net, tokenizer, form = self.run.transformer, self.run.tokenizer, self.prompt_format
+        if isinstance(self.config, BeamConfig):
+            found = search(
+                net, tokenizer, prompts, self.config, prompt_format=form, compiled=self.compiled
             )
-    return sum(map(len, rows))
+            return [
+                [{"completion": text, "score": score} for text, score in texts] for texts in found
+            ]
+        if net.decoder is None:
+            texts = [fill(net, tokenizer, prompt, prompt_format=form) for prompt in prompts]
+        else:
+            texts = generate(
+                net, tokenizer, prompts, self.config,
+                prompt_format=form, first=first, draft=self.draft, compiled=self.compiled,
+            )  # fmt: skip
+        return [[{"completion": text}] for text in texts]
 
+    def count(self, texts: list[str]) -> int:
+        """Tokens in the texts; says where one ended before it matched the pattern."""
+        rows = self.run.tokenizer.encode_batch(texts)
+        if self.config.pattern is not None:
+            constraint = Constraint(self.run.tokenizer, self.config.pattern)
+            if unmet := sum(not constraint.is_met(row) for row in rows):
+                print(
+                    f"{unmet} of {len(rows)} texts ended before they matched; raise "
+                    f"--max_new_tokens ({self.config.max_new_tokens}) or leave --stop out",
+                    file=sys.stderr,
+                )
+        return sum(map(len, rows))
 
-def _format(run: OpenedRun) -> PromptFormat:
-    return PromptFormat(add_bos=run.add_bos, bidirectional=run.bidirectional_prompt)
+    def tell_draft(self, prompts: list[str], speed: float) -> str:
+        """What the draft was worth, beside some tokens that are written without it."""
+        draft, config = self.draft, self.config
+        assert draft is not None
+        assert isinstance(config, SamplingConfig)
+        few = replace(config, max_new_tokens=min(TIMED, config.max_new_tokens))
+        start = time.perf_counter()
+        steps = decode(
+            self.run.transformer, self.run.tokenizer, prompts, few,
+            prompt_format=self.prompt_format,
+        )  # fmt: skip
+        count = sum(token is not None for step in steps for token in step)
+        plain = count / (time.perf_counter() - start)
+        return (
+            f"{draft.rate:.0%} of {draft.proposed} proposed tokens kept, "
+            f"{draft.tokens_per_check:.1f} tokens a pass, {speed / plain:.2f}x as fast as without "
+            f"({plain:,.0f} tokens/s)"
+        )
 
 
 def read_prompts(path: Path) -> list[str]:

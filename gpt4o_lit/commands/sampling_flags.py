@@ -2,7 +2,12 @@
 
 import argparse
 
+import torch
+
 from gpt4o_lit.generation import SamplingConfig
+from gpt4o_lit.interop.run import OpenedRun, open_run
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +21,15 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     add("--repetition_penalty", type=float, default=1.0, help="1: none")
     add("--stop", nargs="*", default=[], help="stop before any of these strings")
     add("--seed", type=int, default=0, help="the same seed, the same text")
+    add("--dtype", choices=DTYPES, default="float32", help="of the weights; bfloat16 reads half")
+    add("--compile", action="store_true", help="for long texts: faster, after half a minute")
+
+
+def opened_run(args: argparse.Namespace) -> OpenedRun:
+    """The run that the flags name, its weights as they ask."""
+    run = open_run(args.run, args.checkpoint)
+    run.transformer.to(DTYPES[args.dtype])
+    return run
 
 
 def sampling_config(args: argparse.Namespace, **others: object) -> SamplingConfig:

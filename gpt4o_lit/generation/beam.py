@@ -10,7 +10,6 @@ from torch import Tensor
 from gpt4o_lit.generation.constraint import Constraint, Pattern
 from gpt4o_lit.generation.prefill import (
     PLAIN,
-    UNCOMPILED,
     Group,
     Prompt,
     PromptFormat,
@@ -18,6 +17,7 @@ from gpt4o_lit.generation.prefill import (
     num_pieces,
     prefill,
 )
+from gpt4o_lit.generation.step import Step
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.tokenizer import Tokenizer
 
@@ -78,12 +78,14 @@ def beam_search(
     *,
     prompt_format: PromptFormat = PLAIN,
     ends: Ends | None = None,
+    compiled: bool = False,
 ) -> list[list[Hypothesis]]:
     """The best num_return texts behind each prompt, best first.
 
     Args:
         ends: Whether a text is whole, given the number of its prompt and the tokens behind it; eos
             and max_new_tokens end it anyhow.
+        compiled: Compile the steps behind the prompt (see `Step`).
 
     Raises:
         ValueError: a prompt is longer than the context, or the network is an encoder alone.
@@ -91,8 +93,9 @@ def beam_search(
     limit = config.max_new_tokens
     constraint = None if config.pattern is None else Constraint(tokenizer, config.pattern)
     found: list[list[Hypothesis]] = [[] for _ in prompts]
+    step = Step(transformer, num_pieces(transformer, tokenizer), compiled=compiled)
     for group in group_prompts(transformer, tokenizer, prompts, prompt_format, limit):
-        search = _Search(transformer, tokenizer, group, config, constraint, ends)
+        search = _Search(step, tokenizer, group, config, constraint, ends)
         for number, texts in zip(group.numbers, search.run(prompt_format), strict=True):
             found[number] = texts[: config.num_return]
     return found
@@ -103,16 +106,15 @@ class _Search:
 
     def __init__(
         self,
-        transformer: Transformer,
+        step: Step,
         tokenizer: Tokenizer,
         group: Group,
         config: BeamConfig,
         constraint: Constraint | None,
         ends: Ends | None,
     ) -> None:
-        self.transformer, self.tokenizer = transformer, tokenizer
+        self.step, self.tokenizer = step, tokenizer
         self.group, self.config, self.ends = group, config, ends
-        self.num_pieces = num_pieces(transformer, tokenizer)
         self.found: list[list[Hypothesis]] = [[] for _ in group.rows]
         count = len(group.rows) * config.num_beams
         self.matchers = [] if constraint is None else [constraint.start() for _ in range(count)]
@@ -122,7 +124,10 @@ class _Search:
         """What is found behind each prompt, best first."""
         beams = self.config.num_beams
         cache, hidden_RD = prefill(
-            self.transformer, self.tokenizer, self.group, bidirectional=prompt_format.bidirectional
+            self.step.transformer,
+            self.tokenizer,
+            self.group,
+            bidirectional=prompt_format.bidirectional,
         )
         device = hidden_RD.device
         open_rows = list(range(len(self.group.rows)))
@@ -130,9 +135,8 @@ class _Search:
         scores_RW[:, 0] = 0.0  # all beams are one at first
         written_RWT = torch.empty(len(open_rows), beams, 0, dtype=torch.long, device=device)
         cache.select(torch.arange(len(open_rows), device=device).repeat_interleave(beams))
-        hidden_BD = hidden_RD.repeat_interleave(beams, dim=0)
+        logits_BV = self.step.scores(hidden_RD).repeat_interleave(beams, dim=0)
         for step in range(1, self.group.steps + 1):
-            logits_BV = self.transformer.head(hidden_BD)[:, : self.num_pieces].float()
             likely_RWV = self._allowed(logits_BV.log_softmax(-1)).unflatten(0, (-1, beams))
             totals_RC = (scores_RW[..., None] + likely_RWV).flatten(1)
             # Twice as many as beams: enough go on even where each beam's likeliest is its end.
@@ -166,8 +170,7 @@ class _Search:
             kept_B = (still_R[:, None] * beams + parents_RW).flatten()
             cache.select(kept_B)
             self._follow(kept_B.tolist(), tokens_RW.flatten().tolist())
-            with torch.compiler.set_stance(UNCOMPILED):
-                hidden_BD = self.transformer.hidden(tokens_RW.reshape(-1, 1), cache=cache)[:, 0]
+            logits_BV = self.step(tokens_RW.reshape(-1, 1), cache)
         return self.found
 
     def _allowed(self, likely_BV: Tensor) -> Tensor:
@@ -176,7 +179,7 @@ class _Search:
             return likely_BV
         allowed_BV = torch.stack([matcher.allowed() for matcher in self.matchers])
         return likely_BV.masked_fill(
-            ~allowed_BV[:, : self.num_pieces].to(likely_BV.device), float("-inf")
+            ~allowed_BV[:, : self.step.num_pieces].to(likely_BV.device), float("-inf")
         )
 
     def _follow(self, kept: list[int], tokens: list[int]) -> None:

@@ -9,7 +9,6 @@ import torch
 from gpt4o_lit.generation.constraint import Constraint
 from gpt4o_lit.generation.prefill import (
     PLAIN,
-    UNCOMPILED,
     Group,
     Prompt,
     PromptFormat,
@@ -18,6 +17,7 @@ from gpt4o_lit.generation.prefill import (
     prefill,
 )
 from gpt4o_lit.generation.sampling import SamplingConfig, sample
+from gpt4o_lit.generation.step import Step
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.tokenizer import Tokenizer
 
@@ -33,6 +33,7 @@ def decode(
     *,
     prompt_format: PromptFormat = PLAIN,
     first: int = 0,
+    compiled: bool = False,
 ) -> Iterator[list[int | None]]:
     """One new token per prompt and step; None for a prompt that has come to the context's end.
 
@@ -40,6 +41,7 @@ def decode(
 
     Args:
         first: Number of the first prompt, where these are a part of a longer list.
+        compiled: Compile the steps behind the prompt (see `Step`).
 
     Raises:
         ValueError: a prompt is longer than the context, or the network is an encoder alone.
@@ -47,10 +49,9 @@ def decode(
     limit = config.max_new_tokens
     groups = group_prompts(transformer, tokenizer, prompts, prompt_format, limit)
     constraint = None if config.pattern is None else Constraint(tokenizer, config.pattern)
+    step = Step(transformer, num_pieces(transformer, tokenizer), compiled=compiled)
     writers = [
-        _write(
-            transformer, tokenizer, group, config, constraint, first, prompt_format.bidirectional
-        )
+        _write(step, tokenizer, group, config, constraint, first, prompt_format.bidirectional)
         for group in groups
     ]
     for parts in zip_longest(*writers, fillvalue=()):
@@ -62,7 +63,7 @@ def decode(
 
 
 def _write(
-    transformer: Transformer,
+    step: Step,
     tokenizer: Tokenizer,
     group: Group,
     config: SamplingConfig,
@@ -71,8 +72,9 @@ def _write(
     bidirectional: bool,
 ) -> Iterator[list[int]]:
     """One new token per row and step; every row has room for all steps."""
+    transformer, pieces = step.transformer, step.num_pieces
     cache, hidden_BD = prefill(transformer, tokenizer, group, bidirectional=bidirectional)
-    device, pieces = hidden_BD.device, num_pieces(transformer, tokenizer)
+    device, logits_BV = hidden_BD.device, step.scores(hidden_BD)
     every_B = torch.arange(len(group.rows), device=device)
     seen_BV = torch.zeros(len(group.rows), pieces, dtype=torch.bool, device=device)
     # What an encoder-decoder answers is a text of its own, and starts with pad.
@@ -82,7 +84,6 @@ def _write(
     generators = [prompt_generator(config.seed, first + number, device) for number in group.numbers]
     matchers = [] if constraint is None else [constraint.start() for _ in group.rows]
     for left in reversed(range(group.steps)):
-        logits_BV = transformer.head(hidden_BD)[:, :pieces].float()
         if matchers:
             allowed_BV = torch.stack([matcher.allowed() for matcher in matchers])
             logits_BV = logits_BV.masked_fill(~allowed_BV[:, :pieces].to(device), float("-inf"))
@@ -93,8 +94,7 @@ def _write(
         yield tokens
         if left:
             seen_BV[every_B, next_B] = True
-            with torch.compiler.set_stance(UNCOMPILED):
-                hidden_BD = transformer.hidden(next_B[:, None], cache=cache)[:, 0]
+            logits_BV = step(next_B[:, None], cache)
 
 
 def prompt_generator(seed: int, number: int, device: torch.device) -> torch.Generator:

@@ -16,6 +16,7 @@ Prompt = str | Sequence[int]
 
 # Stacks may be compiled for training, whose shapes are few; here nearly every call has its own.
 UNCOMPILED = "force_eager"
+FEWEST_PLACES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,8 @@ def prefill(
         if documents_BT is not None:
             prefix_BT = documents_BT >= 0  # padding is seen by nobody
     # The last token is told by those before it and never read itself.
-    room = tokens_BT.shape[1] + group.steps - 1
+    needed = tokens_BT.shape[1] + group.steps - 1
+    room = places_for(needed, transformer.config.max_seq_len)
     cache = KVCache(transformer.config, len(rows), room, weight.device, weight.dtype)
     with torch.compiler.set_stance(UNCOMPILED):
         hidden_BTD = transformer.hidden(
@@ -111,6 +113,14 @@ def prefill(
     every_B = torch.arange(len(rows), device=weight.device)
     last_B = torch.tensor([len(ids) - 1 for ids in rows], device=weight.device)
     return cache, hidden_BTD[every_B, last_B]
+
+
+def places_for(length: int, longest: int) -> int:
+    """Room for so many tokens, of which there are few sizes: each is compiled anew."""
+    size = FEWEST_PLACES
+    while size < length:
+        size *= 2
+    return max(length, min(size, longest))
 
 
 def ids_of(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:

@@ -22,6 +22,7 @@ def generate(
     prompt_format: PromptFormat = PLAIN,
     first: int = 0,
     draft: Draft | None = None,
+    compiled: bool = False,
 ) -> list[str]:
     """What comes behind each prompt, or what an encoder-decoder answers to it.
 
@@ -30,7 +31,7 @@ def generate(
     completions = [_Completion(transformer, tokenizer, prompt) for prompt in prompts]
     done = [False for _ in prompts]
     ends = {tokenizer.eos_id, *config.stop_ids}
-    steps = _steps(transformer, tokenizer, prompts, config, prompt_format, first, draft)
+    steps = _steps(transformer, tokenizer, prompts, config, prompt_format, first, draft, compiled)
     for step_B in steps:
         for row, token in enumerate(step_B):
             if done[row]:
@@ -54,6 +55,7 @@ def search(
     config: BeamConfig,
     *,
     prompt_format: PromptFormat = PLAIN,
+    compiled: bool = False,
 ) -> list[list[tuple[str, float]]]:
     """The best texts behind each prompt and their scores, best first; as `beam_search`."""
     completions = [_Completion(transformer, tokenizer, prompt) for prompt in prompts]
@@ -68,6 +70,7 @@ def search(
         config,
         prompt_format=prompt_format,
         ends=ends if config.stop else None,
+        compiled=compiled,
     )
     texts = []
     for completion, hypotheses in zip(completions, found, strict=True):
@@ -84,13 +87,16 @@ def stream(
     *,
     prompt_format: PromptFormat = PLAIN,
     draft: Draft | None = None,
+    compiled: bool = False,
 ) -> Iterator[str]:
     """The same for one prompt, piece by piece; no character and no stop string is torn apart."""
     completion = _Completion(transformer, tokenizer, prompt)
     ends = {tokenizer.eos_id, *config.stop_ids}
     shown = 0
     text = ""
-    for (token,) in _steps(transformer, tokenizer, [prompt], config, prompt_format, 0, draft):
+    for (token,) in _steps(
+        transformer, tokenizer, [prompt], config, prompt_format, 0, draft, compiled
+    ):
         if token is None or token in ends:
             break
         completion.ids.append(token)
@@ -116,11 +122,20 @@ def _steps(
     prompt_format: PromptFormat,
     first: int,
     draft: Draft | None,
+    compiled: bool,
 ) -> Iterator[list[int | None]]:
     if draft is None:
         return decode(
-            transformer, tokenizer, prompts, config, prompt_format=prompt_format, first=first
+            transformer,
+            tokenizer,
+            prompts,
+            config,
+            prompt_format=prompt_format,
+            first=first,
+            compiled=compiled,
         )
+    if compiled:
+        raise ValueError("compiled steps cannot be had with a draft; leave one of them out")
     return speculate(
         transformer, draft, tokenizer, prompts, config, prompt_format=prompt_format, first=first
     )

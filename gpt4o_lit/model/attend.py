@@ -8,6 +8,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from gpt4o_lit.model.blocked import blocked_attention
 from gpt4o_lit.model.config import Kernel
 from gpt4o_lit.model.dropout import dropout as drop
+from gpt4o_lit.model.linear import made_once, streams
 from gpt4o_lit.model.mask import Mask
 
 # B batch, T query tokens, S key tokens, N query heads, K key heads, H head_dim
@@ -32,6 +33,9 @@ def attend(
             is to work elsewhere.
     """
     scale = q_BTNH.shape[-1] ** -0.5 if scale is None else scale
+    one = torch.compiler.is_dynamo_compiling() and q_BTNH.shape[1] == 1 and streams(q_BTNH)
+    if kernel == "auto" and one:
+        return _one_query(q_BTNH, k_BSKH, v_BSKH, mask, scale)
     if kernel == "auto":
         trains = torch.is_grad_enabled() and q_BTNH.requires_grad
         kernel = "blocked" if trains and q_BTNH.device.type == "cpu" else "sdpa"
@@ -68,6 +72,20 @@ def attention_weights(
     scores = torch.einsum("btnh,bsnh->bnts", q_BTNH, keys).float() * scale
     added = mask.written_out(q_BTNH, k_BSKH)
     return (scores if added is None else scores + added).softmax(-1)
+
+
+def _one_query(q_B1NH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, mask: Mask, scale: float) -> Tensor:
+    """Attention of a compiled step of writing: sums that read keys and values as they lie."""
+    batch, places, heads, _ = k_BSKH.shape
+    q_B1KGH = made_once(q_B1NH).float().unflatten(2, (heads, -1))
+    scores_BSKG = (q_B1KGH * k_BSKH[:, :, :, None].float()).sum(-1) * scale
+    added = mask.written_out(q_B1NH, k_BSKH)
+    if added is not None:
+        added = added.expand(batch, q_B1NH.shape[2], 1, places)
+        scores_BSKG = scores_BSKG + added[:, :, 0].transpose(1, 2).unflatten(2, (heads, -1))
+    weights_BSKG = scores_BSKG.softmax(1)
+    out_BKGH = (weights_BSKG[..., None] * v_BSKH[:, :, :, None].float()).sum(1)
+    return out_BKGH.flatten(1, 2)[:, None].to(q_B1NH.dtype)
 
 
 def _spread(x_BSKH: Tensor, num_heads: int) -> Tensor:

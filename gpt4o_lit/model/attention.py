@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from gpt4o_lit.model.attend import attend
 from gpt4o_lit.model.cache import KVCache
 from gpt4o_lit.model.config import StackConfig
+from gpt4o_lit.model.linear import Linear
 from gpt4o_lit.model.mask import Mask
 from gpt4o_lit.model.norm import RMSNorm
 from gpt4o_lit.model.position import rotate
@@ -28,10 +29,10 @@ class Attention(nn.Module):
         )
         self.sizes = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
         width, inner = sum(self.sizes) * self.head_dim, self.num_heads * self.head_dim
-        self.qkv = nn.Linear(stack.dim, width, bias=config.qkv_bias)
+        self.qkv = Linear(stack.dim, width, bias=config.qkv_bias)
         rows = tuple(heads * self.head_dim for heads in self.sizes)
         self.qkv.row_parts = rows  # type: ignore[assignment]  # Muon takes them one by one
-        self.output = nn.Linear(inner, stack.dim, bias=config.output_bias)
+        self.output = Linear(inner, stack.dim, bias=config.output_bias)
         self.q_norm = RMSNorm(self.head_dim, stack.norm.eps) if config.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, stack.norm.eps) if config.qk_norm else None
 
@@ -66,10 +67,10 @@ class CrossAttention(nn.Module):
         config = stack.attention
         self.layer, self.config, self.head_dim = layer, config, stack.head_dim
         inner, rows = config.num_heads * self.head_dim, config.kv_heads * self.head_dim
-        self.q = nn.Linear(stack.dim, inner, bias=config.qkv_bias)
-        self.kv = nn.Linear(stack.dim, 2 * rows, bias=config.qkv_bias)
+        self.q = Linear(stack.dim, inner, bias=config.qkv_bias)
+        self.kv = Linear(stack.dim, 2 * rows, bias=config.qkv_bias)
         self.kv.row_parts = (rows, rows)  # type: ignore[assignment]  # Muon takes them one by one
-        self.output = nn.Linear(inner, stack.dim, bias=config.output_bias)
+        self.output = Linear(inner, stack.dim, bias=config.output_bias)
         self.q_norm = RMSNorm(self.head_dim, stack.norm.eps) if config.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, stack.norm.eps) if config.qk_norm else None
 

@@ -255,16 +255,16 @@ class TransformerConfig:
         _check_positive(
             self, "vocab_size", "max_seq_len", "head_scale", "logit_softcap", "init_std"
         )
-        if self.encoder is None and self.decoder is None:
-            raise ValueError(
-                "encoder and decoder are both missing, but a Transformer needs a stack; "
-                "give encoder, decoder or both"
-            )
         if self.encoder and self.decoder and self.encoder.dim != self.decoder.dim:
             raise ValueError(
                 f"decoder.dim ({self.decoder.dim}) must equal encoder.dim ({self.encoder.dim}), "
                 "for they share the token vectors; set both to one number"
             )
+
+    @property
+    def has_stacks(self) -> bool:
+        """Whether this describes a network, and is not just the default that describes none."""
+        return self.encoder is not None or self.decoder is not None
 
     @property
     def output_stack(self) -> StackConfig:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gpt4o_lit.model.config import StackConfig
 from gpt4o_lit.model.dropout import Dropout
+from gpt4o_lit.model.linear import Linear
 
 # B batch, T tokens, D dim, F ffn_dim
 
@@ -29,8 +30,8 @@ class FeedForward(nn.Module):
         super().__init__()
         config = stack.feed_forward
         self.activation = ACTIVATIONS[config.activation]
-        self.up = nn.Linear(stack.dim, stack.ffn_dim, bias=config.bias)
-        self.down = nn.Linear(stack.ffn_dim, stack.dim, bias=config.bias)
+        self.up = Linear(stack.dim, stack.ffn_dim, bias=config.bias)
+        self.down = Linear(stack.ffn_dim, stack.dim, bias=config.bias)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -44,10 +45,10 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         config = stack.feed_forward
         self.activation = ACTIVATIONS[config.activation]
-        self.gate_up = nn.Linear(stack.dim, 2 * stack.ffn_dim, bias=config.bias)
+        self.gate_up = Linear(stack.dim, 2 * stack.ffn_dim, bias=config.bias)
         rows = (stack.ffn_dim, stack.ffn_dim)
         self.gate_up.row_parts = rows  # type: ignore[assignment]  # Muon takes them one by one
-        self.down = nn.Linear(stack.ffn_dim, stack.dim, bias=config.bias)
+        self.down = Linear(stack.ffn_dim, stack.dim, bias=config.bias)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:

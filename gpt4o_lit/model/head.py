@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt4o_lit.model.config import TransformerConfig
+from gpt4o_lit.model.linear import Linear, linear
 from gpt4o_lit.model.norm import make_norm
 
 # B batch, T tokens, D dim, V vocab
@@ -18,7 +19,7 @@ class Head(nn.Module):
         assert config.vocab_size is not None
         stack = config.output_stack
         self.scale, self.softcap = config.head_scale, config.logit_softcap
-        self.transform = nn.Linear(config.dim, config.dim) if config.head_transform else None
+        self.transform = Linear(config.dim, config.dim) if config.head_transform else None
         self.norm = make_norm(config.dim, stack.norm) if config.head_transform else None
         self.weight = (
             tokens.weight
@@ -35,7 +36,7 @@ class Head(nn.Module):
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         """Logits of shape (B, T, V)."""
-        logits_BTV = F.linear(self.features(hidden_BTD), self.weight, self.bias)
+        logits_BTV = linear(self.features(hidden_BTD), self.weight, self.bias)
         if self.softcap is not None:
             logits_BTV = self.softcap * torch.tanh(logits_BTV / self.softcap)
         return logits_BTV

@@ -19,11 +19,16 @@ class Transformer(nn.Module):
     another, and positions restart with each; -1 is padding. None: each row is one document.
 
     Raises:
-        ValueError: the config has no vocab_size.
+        ValueError: the config has no stack, or no vocab_size.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
+        if not config.has_stacks:
+            raise ValueError(
+                "encoder and decoder are both missing, but a Transformer needs a stack; "
+                "give encoder, decoder or both"
+            )
         if config.vocab_size is None:
             raise ValueError(
                 "transformer.vocab_size is missing; set it to the number of the tokenizer's pieces"

@@ -17,7 +17,7 @@ from gpt4o_lit.objectives import (
     token_statistics,
 )
 from gpt4o_lit.optim import OptimizerRecipe, Schedule
-from gpt4o_lit.tasks.task import Task
+from gpt4o_lit.tasks.task import NO_STACKS, Task
 
 Batch = dict[str, Tensor]
 
@@ -39,7 +39,7 @@ class Pretraining(Task):
 
     def __init__(
         self,
-        transformer: TransformerConfig | None = None,
+        transformer: TransformerConfig = NO_STACKS,
         objective: Objective | None = None,
         optimizer: OptimizerRecipe | None = None,
         schedule: Schedule | None = None,

@@ -15,6 +15,8 @@ from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine
 from gpt4o_lit.strategies.compile import compile_
 from gpt4o_lit.tasks.gradients import scale_and_clip_
 
+NO_STACKS = TransformerConfig()
+
 
 class Task(LightningModule):
     """Holds the network at `transformer`, built in `configure_model` when the vocabulary is known.
@@ -28,7 +30,7 @@ class Task(LightningModule):
 
     def __init__(
         self,
-        transformer: TransformerConfig | None = None,
+        transformer: TransformerConfig = NO_STACKS,
         optimizer: OptimizerRecipe | None = None,
         schedule: Schedule | None = None,
         compile: bool = False,
@@ -229,14 +231,17 @@ class Task(LightningModule):
 
 
 def _config(
-    transformer: TransformerConfig | None, pretrained: Pretrained | None, dropout: float | None
+    transformer: TransformerConfig, pretrained: Pretrained | None, dropout: float | None
 ) -> TransformerConfig:
     if pretrained is not None:
-        if transformer is not None:
+        if transformer.has_stacks:
             raise ValueError("transformer and pretrained are both given; leave one out")
         return with_dropout(pretrained.config, dropout)
-    if transformer is None:
-        raise ValueError("transformer is missing; give it, or pretrained: the directory of a run")
+    if not transformer.has_stacks:
+        raise ValueError(
+            "transformer has neither encoder nor decoder; give encoder, decoder or both, or "
+            "pretrained: the directory of a run"
+        )
     if dropout is not None:
         raise ValueError("dropout is for a pretrained network; set it in transformer's stacks")
     return transformer

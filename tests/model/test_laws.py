@@ -274,3 +274,8 @@ def test_an_encoder_decoder_asks_for_its_source(tokens):
 def test_a_wrong_config_says_what_to_mend(fields, message):
     with pytest.raises(ValueError, match=message):
         stack(**fields)
+
+
+def test_a_network_needs_a_stack() -> None:
+    with pytest.raises(ValueError, match="encoder and decoder are both missing"):
+        Transformer(TransformerConfig(vocab_size=8))

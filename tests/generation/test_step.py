@@ -1,0 +1,120 @@
+"""A compiled step gives the scores of an eager one, whatever the network and the rows."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from gpt4o_lit.generation import SamplingConfig, decode, generate
+from gpt4o_lit.generation.step import Step
+from gpt4o_lit.model import (
+    AttentionConfig,
+    KVCache,
+    PositionConfig,
+    StackConfig,
+    Transformer,
+    TransformerConfig,
+)
+from gpt4o_lit.tokenizer import ByteTokenizer
+from tests.generation.test_decode import KINDS, network
+
+tokenizer = ByteTokenizer()
+GREEDY = SamplingConfig(max_new_tokens=12, temperature=0)
+PROMPTS = ["hello", "a", "some longer prompt", "xyz"]
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace steps as for compiling, and run what was traced without making machine code of it."""
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+def decoder(**attention: Any) -> Transformer:
+    position = attention.pop("position", PositionConfig())
+    stack = StackConfig(
+        num_layers=2, dim=32, position=position, attention=AttentionConfig(num_heads=4, **attention)
+    )
+    size = tokenizer.vocab_size
+    config = TransformerConfig(decoder=stack, vocab_size=size, max_seq_len=300, init_std=0.2)
+    return Transformer(config).eval()
+
+
+NETWORKS = {
+    "rotary": {},
+    "grouped": {"num_kv_heads": 2},
+    "multi-query, normed": {"num_kv_heads": 1, "qk_norm": True},
+    "window": {"window": 5},
+    "biased": {"qkv_bias": True, "output_bias": True},
+    "alibi": {"position": PositionConfig(kind="alibi")},
+    "relative": {"position": PositionConfig(kind="relative")},
+    "learned": {"position": PositionConfig(kind="learned")},
+}
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.inference_mode()
+def test_traced_scores_equal_eager_ones(name: str, dtype: torch.dtype) -> None:
+    net = decoder(**NETWORKS[name]).to(dtype)
+    caches = [KVCache(net.config, 3, 40, dtype=dtype) for _ in range(2)]
+    documents = torch.tensor([[0] * 5, [0] * 2 + [-1] * 3, [0] * 4 + [-1]])
+    start = torch.randint(256, (3, 5))
+    for cache in caches:
+        net.hidden(start, documents_BT=documents, cache=cache)
+    eager, traced = (Step(net, 250, compiled=compiled) for compiled in (False, True))
+    for _ in range(4):
+        tokens = torch.randint(256, (3, 1))
+        wanted, found = eager(tokens, caches[0]), traced(tokens, caches[1])
+        assert found.shape == (3, 250)
+        assert found.dtype == torch.float32
+        atol = 1e-4 if dtype == torch.float32 else 0.05 * float(wanted.abs().max())
+        torch.testing.assert_close(found, wanted, atol=atol, rtol=0)
+    for ours, theirs in zip(caches[1].keys, caches[0].keys, strict=True):
+        assert (caches[0].lengths_B == caches[1].lengths_B).all()
+        torch.testing.assert_close(ours[:, :6], theirs[:, :6], atol=atol, rtol=0)
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("kind", KINDS)
+def test_traced_writing_is_the_same(kind: str) -> None:
+    net = network(kind)
+    assert generate(net, tokenizer, PROMPTS, GREEDY, compiled=True) == generate(
+        net, tokenizer, PROMPTS, GREEDY
+    )
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_text_may_outgrow_the_places_of_a_step() -> None:
+    net = decoder()
+    config = SamplingConfig(max_new_tokens=150, temperature=0)
+    prompts = ["a" * 100, "b" * 20]
+    plain = list(decode(net, tokenizer, prompts, config))
+    assert list(decode(net, tokenizer, prompts, config, compiled=True)) == plain
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_second_text_of_equal_shape_compiles_nothing() -> None:
+    net = network("decoder")
+    generate(net, tokenizer, ["ab"], GREEDY, compiled=True)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    generate(net, tokenizer, ["another"], GREEDY, compiled=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before > 0
+
+
+def test_a_compiled_step_writes_the_same_with_machine_code() -> None:
+    torch.compiler.reset()
+    net = network("decoder")
+    assert generate(net, tokenizer, PROMPTS, GREEDY, compiled=True) == generate(
+        net, tokenizer, PROMPTS, GREEDY
+    )
+
+
+def test_a_draft_and_compiled_steps_exclude_each_other() -> None:
+    from gpt4o_lit.generation import Draft
+
+    net = network("decoder")
+    with pytest.raises(ValueError, match="compiled steps cannot be had with a draft"):
+        generate(net, tokenizer, ["a"], GREEDY, draft=Draft(net), compiled=True)
