@@ -17,6 +17,8 @@ Prompt = str | Sequence[int]
 # Stacks may be compiled for training, whose shapes are few; here nearly every call has its own.
 UNCOMPILED = "force_eager"
 FEWEST_PLACES = 128
+# A long prompt is read in parts, so that scores of attention take no more memory than these need.
+CHUNK = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +103,23 @@ def prefill(
     needed = tokens_BT.shape[1] + group.steps - 1
     room = places_for(needed, transformer.config.max_seq_len)
     cache = KVCache(transformer.config, len(rows), room, weight.device, weight.dtype)
-    with torch.compiler.set_stance(UNCOMPILED):
-        hidden_BTD = transformer.hidden(
-            tokens_BT,
-            source_BS=source_BS,
-            source_documents_BS=source_documents_BS,
-            documents_BT=documents_BT,
-            prefix_BT=prefix_BT,
-            cache=cache,
-        )
-    every_B = torch.arange(len(rows), device=weight.device)
     last_B = torch.tensor([len(ids) - 1 for ids in rows], device=weight.device)
-    return cache, hidden_BTD[every_B, last_B]
+    hidden_BD = weight.new_empty(len(rows), transformer.config.dim)
+    length = tokens_BT.shape[1]
+    for start in range(0, length, length if bidirectional else CHUNK):
+        part = slice(start, length if bidirectional else start + CHUNK)
+        with torch.compiler.set_stance(UNCOMPILED):
+            hidden_BTD = transformer.hidden(
+                tokens_BT[:, part],
+                source_BS=source_BS,
+                source_documents_BS=source_documents_BS,
+                documents_BT=None if documents_BT is None else documents_BT[:, part],
+                prefix_BT=None if prefix_BT is None else prefix_BT[:, part],
+                cache=cache,
+            )
+        ends_B = (start <= last_B) & (last_B < start + hidden_BTD.shape[1])
+        hidden_BD[ends_B] = hidden_BTD[ends_B, last_B[ends_B] - start]
+    return cache, hidden_BD
 
 
 def places_for(length: int, longest: int) -> int:

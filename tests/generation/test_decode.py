@@ -83,6 +83,18 @@ def test_a_batch_near_the_contexts_end_equals_each_alone(kind: str, temperature:
         assert texts == [greedy(net, prompt, 8) for prompt in prompts]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+def test_a_prompt_read_in_parts_is_read_the_same(
+    kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, config = network(kind), SamplingConfig(max_new_tokens=12, temperature=0)
+    prompts = [*PROMPTS, "four", "a much longer prompt than these"]
+    whole = generate(net, tokenizer, prompts, config)
+    monkeypatch.setattr("gpt4o_lit.generation.prefill.CHUNK", chunk)
+    assert generate(net, tokenizer, prompts, config) == whole
+
+
 def test_equal_prompts_of_one_batch_are_answered_unequally() -> None:
     net, config = network("decoder"), SamplingConfig(max_new_tokens=20, temperature=1)
     assert len(set(generate(net, tokenizer, ["ab"] * 16, config))) == 16
