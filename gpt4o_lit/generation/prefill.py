@@ -102,7 +102,8 @@ def prefill(
     # The last token is told by those before it and never read itself.
     needed = tokens_BT.shape[1] + group.steps - 1
     room = places_for(needed, transformer.config.max_seq_len)
-    cache = KVCache(transformer.config, len(rows), room, weight.device, weight.dtype)
+    most = None if bidirectional else CHUNK
+    cache = KVCache(transformer.config, len(rows), room, weight.device, weight.dtype, most)
     last_B = torch.tensor([len(ids) - 1 for ids in rows], device=weight.device)
     hidden_BD = weight.new_empty(len(rows), transformer.config.dim)
     length = tokens_BT.shape[1]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gpt4o_lit.generation.prefill import UNCOMPILED, places_for
 from gpt4o_lit.model import KVCache, Transformer
+from gpt4o_lit.model.cache import places_in_slots
 
 # B batch, S places, K key heads, H head_dim, V vocab
 
@@ -29,10 +30,11 @@ class Step:
                 hidden_B1D = self.transformer.hidden(tokens_B1, cache=cache)
                 return self.scores(hidden_B1D[:, 0])
         cache.require_room(1)
-        size = places_for(cache.used + 1, cache.max_seq_len)
+        size = places_for(min(cache.used + 1, cache.slots), cache.slots)
         logits_BV: Tensor = self._compiled(
             tokens_B1,
             cache.lengths_B,
+            cache.slots,
             [keys[:, :size] for keys in cache.keys],
             [values[:, :size] for values in cache.values],
             cache.cross,
@@ -58,12 +60,13 @@ class _FixedCache:
     def __init__(
         self,
         lengths_B: Tensor,
+        slots: int,
         keys: list[Tensor],
         values: list[Tensor],
         cross: list[tuple[Tensor, Tensor]],
         source_documents_BS: Tensor | None,
     ) -> None:
-        self.lengths_B, self.keys, self.values = lengths_B, keys, values
+        self.lengths_B, self.slots, self.keys, self.values = lengths_B, slots, keys, values
         self.cross, self.source_documents_BS = cross, source_documents_BS
         self.used = keys[0].shape[1] - 1
 
@@ -72,12 +75,18 @@ class _FixedCache:
         assert length == 1
         return self.lengths_B[:, None]
 
+    def places_kept(self, length: int) -> Tensor:
+        """The place that each slot holds, negative where it holds nothing: (B, S)."""
+        slots_S = torch.arange(self.used + length, device=self.lengths_B.device)
+        return places_in_slots(self.lengths_B[:, None], slots_S, self.slots)
+
     def write(self, layer: int, k_B1KH: Tensor, v_B1KH: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values of the new tokens; gives all places: (B, S, K, H)."""
         keys, values = self.keys[layer], self.values[layer]
         rows_B = torch.arange(len(keys), device=keys.device)
-        keys.index_put_((rows_B, self.lengths_B), k_B1KH[:, 0].to(keys.dtype))
-        values.index_put_((rows_B, self.lengths_B), v_B1KH[:, 0].to(values.dtype))
+        slots_B = self.lengths_B % self.slots
+        keys.index_put_((rows_B, slots_B), k_B1KH[:, 0].to(keys.dtype))
+        values.index_put_((rows_B, slots_B), v_B1KH[:, 0].to(values.dtype))
         return keys, values
 
     def require_room(self, length: int) -> None:

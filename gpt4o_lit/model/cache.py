@@ -18,6 +18,8 @@ class KVCache:
         config: The network's config; it has a decoder.
         batch_size: Rows.
         max_seq_len: The longest row, prompt and output together.
+        longest_read: Most tokens that are read at once. Given, a network with a window has room for
+            no more than its window and these: what nobody sees any more is written over.
     """
 
     def __init__(
@@ -27,11 +29,16 @@ class KVCache:
         max_seq_len: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        longest_read: int | None = None,
     ) -> None:
         if config.decoder is None:
             raise ValueError("a KVCache needs a decoder, but the config gives an encoder alone")
         stack, heads = config.decoder, config.decoder.attention.kv_heads
-        shape = (batch_size, max_seq_len, heads, stack.head_dim)
+        window = stack.attention.window
+        self.slots = max_seq_len
+        if window is not None and longest_read is not None:
+            self.slots = min(max_seq_len, window + longest_read)
+        shape = (batch_size, self.slots, heads, stack.head_dim)
         layers = range(stack.num_layers)
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
@@ -50,14 +57,30 @@ class KVCache:
         steps = torch.arange(length, device=self.lengths_B.device)
         return self.lengths_B[:, None] + steps if self.ragged else (self.used + steps)[None]
 
+    @property
+    def wraps(self) -> bool:
+        """Whether places beyond the last slot are written from the first on again."""
+        return self.slots < self.max_seq_len
+
+    def places_kept(self, length: int) -> Tensor:
+        """The place in its row that each slot holds when `length` tokens are written: (B, S).
+
+        Rows are one where they are equally long. Negative where a slot holds nothing.
+        """
+        slots_S = torch.arange(min(self.used + length, self.slots), device=self.lengths_B.device)
+        if not self.wraps:
+            return slots_S[None]
+        return places_in_slots(self.places(length)[:, -1:], slots_S, self.slots)
+
     def write(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> tuple[Tensor, Tensor]:
-        """Add keys and values of new tokens; returns those of all so far: (B, S, K, H)."""
+        """Add keys and values of new tokens; returns those of all that are kept: (B, S, K, H)."""
         keys, values, length = self.keys[layer], self.values[layer], k_BTKH.shape[1]
         end = self.used + length
-        if self.ragged:
+        if self.ragged or end > self.slots:
             rows = torch.arange(len(keys), device=keys.device)[:, None]
-            keys[rows, self.places(length)] = k_BTKH.to(keys.dtype)
-            values[rows, self.places(length)] = v_BTKH.to(values.dtype)
+            slots = self.places(length) % self.slots
+            keys[rows, slots] = k_BTKH.to(keys.dtype)
+            values[rows, slots] = v_BTKH.to(values.dtype)
         else:
             keys[:, self.used : end] = k_BTKH
             values[:, self.used : end] = v_BTKH
@@ -65,11 +88,12 @@ class KVCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows, in this order; a row may be taken more than once (beam search)."""
+        end = min(self.used, self.slots)
         for tensors in (self.keys, self.values):
             for layer, kept in enumerate(tensors):
                 if len(rows) != len(kept):
                     tensors[layer] = kept.new_zeros(len(rows), *kept.shape[1:])
-                tensors[layer][:, : self.used] = kept[rows, : self.used]
+                tensors[layer][:, :end] = kept[rows, :end]
         self.lengths_B = self.lengths_B[rows]
         self.cross = [(keys[rows], values[rows]) for keys, values in self.cross]
         if self.source_documents_BS is not None:
@@ -99,3 +123,8 @@ class KVCache:
         self.lengths_B += (documents_BT >= 0).sum(1)
         self.used = int(self.lengths_B.max())
         self.ragged = self.ragged or bool((self.lengths_B != self.used).any())
+
+
+def places_in_slots(newest_B1: Tensor, slots_S: Tensor, num_slots: int) -> Tensor:
+    """The latest place up to the newest that each slot of a ring has been written for: (B, S)."""
+    return newest_B1 - (newest_B1 - slots_S) % num_slots

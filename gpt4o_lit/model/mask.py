@@ -61,7 +61,8 @@ def self_mask(
 ) -> Mask:
     """The mask of self-attention for queries and keys at these places of their rows (B may be 1).
 
-    Documents and prefix are those of the keys too, so they go without a cache.
+    Nobody sees a key at a negative place: a slot of a cache that holds nothing yet. Documents and
+    prefix are those of the keys too, so they go without a cache.
     """
     length, keys = places_BT.shape[-1], places_BS.shape[-1]
     plain = documents_BT is None and prefix_BT is None and (window is None or window >= keys)
@@ -70,6 +71,8 @@ def self_mask(
         return Mask(causal=causal, added=None if bias is None else bias.to(dtype))
     distance = places_BT[:, :, None] - places_BS[:, None, :]
     allowed = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    if places_BS is not places_BT:
+        allowed = allowed & (places_BS >= 0)[:, None, :]
     if prefix_BT is not None:
         allowed = allowed | prefix_BT[:, None, :]
     if window is not None:

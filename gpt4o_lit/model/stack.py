@@ -112,8 +112,7 @@ class Stack(nn.Module):
         if cache is not None:
             documents_BT = None  # a row of a cache is one document
             if cache.used:
-                end = cache.used + places_BT.shape[1]
-                places_BS = torch.arange(end, device=places_BT.device)[None]
+                places_BS = cache.places_kept(places_BT.shape[1])
         bias = None
         if self.bias is not None:
             bias = self.bias(places_BS[:, None, :] - places_BT[:, :, None])

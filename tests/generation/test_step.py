@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from gpt4o_lit.generation import SamplingConfig, decode, generate
+from gpt4o_lit.generation import (
+    BeamConfig,
+    Draft,
+    SamplingConfig,
+    beam_search,
+    decode,
+    generate,
+    speculate,
+)
 from gpt4o_lit.generation.step import Step
 from gpt4o_lit.model import (
     AttentionConfig,
@@ -96,6 +104,35 @@ def test_a_text_may_outgrow_the_places_of_a_step() -> None:
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("position", ["rotary", "alibi", "relative"])
+def test_a_window_keeps_no_more_than_it_sees(
+    position: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = decoder(window=5, position=PositionConfig(kind=position))
+    config = SamplingConfig(max_new_tokens=40, temperature=0)
+    prompts = ["hello", "a", "a prompt longer than the window", "xyz"]
+    whole = list(decode(net, tokenizer, prompts, config))
+    beams = BeamConfig(num_beams=3, num_return=2, max_new_tokens=30)
+    found = beam_search(net, tokenizer, prompts, beams)
+    monkeypatch.setattr("gpt4o_lit.generation.prefill.CHUNK", 4)
+    made: list[KVCache] = []
+
+    def watched(*args: Any) -> KVCache:
+        made.append(KVCache(*args))
+        return made[-1]
+
+    monkeypatch.setattr("gpt4o_lit.generation.prefill.KVCache", watched)
+    assert list(decode(net, tokenizer, prompts, config)) == whole
+    assert {keys.shape[1] for keys in made[0].keys} == {5 + 4}
+    assert list(decode(net, tokenizer, prompts, config, compiled=True)) == whole
+    drafted = speculate(net, Draft(decoder(window=5), 3), tokenizer, prompts, config)
+    assert list(drafted) == whole
+    for ours, theirs in zip(beam_search(net, tokenizer, prompts, beams), found, strict=True):
+        assert [text.ids for text in ours] == [text.ids for text in theirs]
+        assert [text.score for text in ours] == pytest.approx([text.score for text in theirs])
+
+
+@pytest.mark.usefixtures("traced")
 def test_a_second_text_of_equal_shape_compiles_nothing() -> None:
     net = network("decoder")
     generate(net, tokenizer, ["ab"], GREEDY, compiled=True)
@@ -113,8 +150,6 @@ def test_a_compiled_step_writes_the_same_with_machine_code() -> None:
 
 
 def test_a_draft_and_compiled_steps_exclude_each_other() -> None:
-    from gpt4o_lit.generation import Draft
-
     net = network("decoder")
     with pytest.raises(ValueError, match="compiled steps cannot be had with a draft"):
         generate(net, tokenizer, ["a"], GREEDY, draft=Draft(net), compiled=True)
