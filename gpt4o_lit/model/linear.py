@@ -39,7 +39,7 @@ def made_once(x: Tensor) -> Tensor:
 
 
 def _sums(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-    rows_MI = made_once(x.reshape(-1, x.shape[-1])).float()
+    rows_MI = made_once(x.reshape(-1, x.shape[-1]).float())
     # One sum per row: the compiler joins them in a loop that reads the weights once for all.
     y_MO = torch.stack([(weight_OI.float() * row_I).sum(-1) for row_I in rows_MI])
     if bias_O is not None:
