@@ -51,6 +51,20 @@ def measured_peak(device: torch.device, dtype: torch.dtype, size: int = 1024) ->
     return 2 * size**3 / best
 
 
+@functools.cache
+def measured_bandwidth(device: torch.device) -> float:
+    """Bytes per second that are read of a block no cache holds; the best of several times."""
+    block = torch.ones(256 << 20, device=device)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        block.sum()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return block.nbytes / best
+
+
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """The tabled peak of a known GPU, else what this machine reaches when measured."""
     if device.type == "cuda":

@@ -11,18 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpt4o_lit.tokenizer.tokenizer import (
-    BOS,
-    EOS,
-    FIM,
-    MASK,
-    PAD,
-    ROLES,
-    SENTINELS,
-    Array,
-    check_ids,
-    word_starts,
-)
+from gpt4o_lit.tokenizer.special import SpecialIds
+from gpt4o_lit.tokenizer.tokenizer import BOS, EOS, MASK, PAD, Array, check_ids, word_starts
 
 SPACE = "\u2581"
 MODEL = "model.json"
@@ -67,25 +57,19 @@ class FastTokenizer:
         self.num_pieces = max(self._ids.values()) + 1
         added = self._fast.get_added_tokens_decoder()
         self._special_ids = {id for id, piece in added.items() if piece.special}
-        self._appended: list[str] = []
-        self.pad_id = self._special(names.pad or PAD)
-        self.bos_id = self._special(names.bos or BOS)
-        self.eos_id = self._special(names.eos or EOS)
+        special = SpecialIds(
+            self.num_pieces,
+            lambda piece: own if (own := self._ids.get(piece)) in self._special_ids else None,
+            pad=names.pad or PAD,
+            bos=names.bos or BOS,
+            eos=names.eos or EOS,
+            mask=names.mask or MASK,
+        )
+        self.pad_id, self.bos_id, self.eos_id = special.pad, special.bos, special.eos
         self.unk_id = self._ids.get(names.unk) if names.unk else None
-        self.mask_id = self._special(names.mask or MASK)
-        self.sentinel_ids = tuple(self._special(piece) for piece in SENTINELS)
-        self.role_ids = {name: self._special(piece) for name, piece in ROLES.items()}
-        self.fim_ids = {name: self._special(piece) for name, piece in FIM.items()}
-        self.vocab_size = self.num_pieces + len(self._appended)
-
-    def _special(self, piece: str) -> int:
-        """The model's own id of a special piece, or a new one behind the model's pieces."""
-        own = self._ids.get(piece)
-        if own is not None and own in self._special_ids:
-            return own
-        if piece not in self._appended:
-            self._appended.append(piece)
-        return self.num_pieces + self._appended.index(piece)
+        self.mask_id, self.sentinel_ids = special.mask, special.sentinels
+        self.role_ids, self.fim_ids = special.roles, special.fim
+        self._appended, self.vocab_size = special.appended, special.vocab_size
 
     @cached_property
     def special_ids(self) -> tuple[int, ...]:

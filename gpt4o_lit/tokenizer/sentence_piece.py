@@ -12,18 +12,8 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from gpt4o_lit.tokenizer.tokenizer import (
-    BOS,
-    EOS,
-    FIM,
-    MASK,
-    PAD,
-    ROLES,
-    SENTINELS,
-    Array,
-    check_ids,
-    word_starts,
-)
+from gpt4o_lit.tokenizer.special import SpecialIds
+from gpt4o_lit.tokenizer.tokenizer import BOS, EOS, MASK, PAD, Array, check_ids, word_starts
 
 # SentencePiece writes a space as this sign and would decode the sign itself as a space.
 SPACE = "\u2581"
@@ -41,16 +31,19 @@ class SentencePieceTokenizer:
         except RuntimeError as error:
             raise ValueError(f"{name} is no SentencePiece model; give a .model file") from error
         self.num_pieces = int(self.processor.vocab_size())
-        self._appended: list[str] = []
-        self.pad_id = self._special(PAD, self.processor.pad_id())
-        self.bos_id = self._special(BOS, self.processor.bos_id())
-        self.eos_id = self._special(EOS, self.processor.eos_id())
+        special = SpecialIds(
+            self.num_pieces,
+            self._control,
+            pad=_known(self.processor.pad_id(), PAD),
+            bos=_known(self.processor.bos_id(), BOS),
+            eos=_known(self.processor.eos_id(), EOS),
+            mask=MASK,
+        )
+        self.pad_id, self.bos_id, self.eos_id = special.pad, special.bos, special.eos
         self.unk_id: int | None = int(self.processor.unk_id())
-        self.mask_id = self._special(MASK)
-        self.sentinel_ids = tuple(self._special(piece) for piece in SENTINELS)
-        self.role_ids = {name: self._special(piece) for name, piece in ROLES.items()}
-        self.fim_ids = {name: self._special(piece) for name, piece in FIM.items()}
-        self.vocab_size = self.num_pieces + len(self._appended)
+        self.mask_id, self.sentinel_ids = special.mask, special.sentinels
+        self.role_ids, self.fim_ids = special.roles, special.fim
+        self._appended, self.vocab_size = special.appended, special.vocab_size
         byte_ids = [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
         self._space_ids = byte_ids if all(map(self.processor.is_byte, byte_ids)) else []
         normalize = self.processor.normalize
@@ -58,16 +51,10 @@ class SentencePieceTokenizer:
         self._has_prefix: bool = normalize("a").startswith(SPACE)
         self._drops_spaces: bool = normalize("a ") == normalize("a")
 
-    def _special(self, piece: str, id: int = -1) -> int:
-        """The model's own id of a special piece, or a new one behind the model's pieces."""
-        if id >= 0:
-            return int(id)
+    def _control(self, piece: str) -> int | None:
+        """The model's own id of a piece that it never produces from text."""
         own = int(self.processor.piece_to_id(piece))
-        # A piece that the encoder can produce from text must never serve as a special one.
-        if own != self.processor.unk_id() and self.processor.is_control(own):
-            return own
-        self._appended.append(piece)
-        return self.num_pieces + len(self._appended) - 1
+        return own if own != self.processor.unk_id() and self.processor.is_control(own) else None
 
     @cached_property
     def special_ids(self) -> tuple[int, ...]:
@@ -209,3 +196,8 @@ class SentencePieceTokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.model").write_bytes(self.model)
         (folder / "tokenizer.json").write_text(json.dumps({"kind": "sentencepiece"}))
+
+
+def _known(id: int, piece: str) -> int | str:
+    """A model's own id, or the name of what it has not."""
+    return int(id) if id >= 0 else piece

@@ -1,0 +1,118 @@
+"""`gpt4o-lit bench RUN|CONFIG`: how fast a network trains, reads and writes here."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from gpt4o_lit import configs
+from gpt4o_lit.evaluation.bench import KINDS, PRECISIONS, Case, Measured, measure
+from gpt4o_lit.interop.run import load_checkpoint, read_config
+from gpt4o_lit.model import TransformerConfig
+from gpt4o_lit.model.count import count_parameters
+from gpt4o_lit.parse_errors import OneLineParser
+from gpt4o_lit.run_directory import RunDirectory
+
+PIECES = 32_000  # where a config leaves vocab_size to a tokenizer
+EXAMPLE = """examples:
+  gpt4o-lit bench model/gpt2
+  gpt4o-lit bench runs/quickstart/TIME --kinds decode --batch_size 1 8 --compile"""
+
+
+def build_parser() -> OneLineParser:
+    """The verb's options."""
+    parser = OneLineParser(
+        prog="gpt4o-lit bench",
+        description="Measure training, reading a prompt and writing, each in a process of its own: "
+        "tokens/s, time, peak memory, share of the machine's FLOPs or bandwidth. A table, and the "
+        "same as JSON in the last line.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "network", metavar="RUN|CONFIG", help="a run, a packaged size or experiment, or a YAML file"
+    )
+    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what to measure")
+    add("--batch_size", nargs="+", type=int, default=[1], help="rows at once")
+    add("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    add("--length", type=int, help="tokens of a row or prompt; default: the context, 512 at most")
+    add(
+        "--new_tokens", type=int, default=64, help="tokens that decode writes before it starts anew"
+    )
+    add("--compile", action="store_true", help="compile stacks (training) and steps (decode)")
+    add("--seconds", type=float, default=5.0, help="to measure each, besides warming up")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Measure one after the other."""
+    args = build_parser().parse_args(argv)
+    config = find_config(args.network)
+    longest = config.max_seq_len
+    length = args.length or min(512, longest - args.new_tokens)
+    if not 0 < length + args.new_tokens <= longest or min(args.batch_size) < 1:
+        raise ValueError(
+            f"length ({length}) and new_tokens ({args.new_tokens}) must be above 0 and fit into "
+            f"max_seq_len ({longest}), and batch_size be at least 1; set --length to at most "
+            f"{longest - args.new_tokens}"
+        )
+    parameters = count_parameters(config)["total"]
+    print(f"{args.network}: {parameters / 1e6:,.1f}M parameters, {torch.get_num_threads()} threads")
+    print(HEADER)
+    rows: list[dict[str, Any]] = []
+    for kind in args.kinds:
+        if kind == "decode" and config.decoder is None:
+            continue
+        for precision in args.precision:
+            for batch_size in args.batch_size:
+                case = Case(
+                    config=config.to_dict(), kind=kind, precision=precision,
+                    batch_size=batch_size, length=length, new_tokens=args.new_tokens,
+                    compiled=args.compile, seconds=args.seconds,
+                )  # fmt: skip
+                try:
+                    measured = measure(case)
+                except RuntimeError as error:
+                    print(error, file=sys.stderr)
+                    continue
+                print(line(measured), flush=True)
+                rows.append(asdict(measured))
+    print(json.dumps({"network": args.network, "parameters": parameters, "measured": rows}))
+    return 0 if rows else 1
+
+
+HEADER = (
+    f"{'':<9} {'precision':>9} {'batch':>5} {'tokens/s':>12} {'ms':>10} {'memory':>10} "
+    f"{'FLOPs':>6} {'bandwidth':>9}"
+)
+
+
+def line(row: Measured) -> str:
+    """A row of the table."""
+    shares = ["" if s is None else f"{s:.0%}" for s in (row.flops_share, row.bandwidth_share)]
+    return (
+        f"{row.kind:<9} {row.precision:>9} {row.batch_size:>5} {row.tokens_per_second:>12,.1f} "
+        f"{row.milliseconds:>10,.1f} {row.peak_memory_bytes / 1e6:>7,.0f} MB {shares[0]:>6} "
+        f"{shares[1]:>9}"
+    )
+
+
+def find_config(name: str) -> TransformerConfig:
+    """The network of a run, or of a config that describes one."""
+    if (Path(name) / "config.yaml").is_file():
+        path = RunDirectory.existing(name).best_checkpoint
+        return read_config(load_checkpoint(path), path)
+    path = configs.find(name)
+    values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key in ("model", "init_args", "transformer"):
+        values = values.get(key, values) if isinstance(values, dict) else values
+    if not isinstance(values, dict) or not {"encoder", "decoder"} & values.keys():
+        raise ValueError(f"{path} describes no network; give a size, an experiment or a run")
+    config = TransformerConfig.from_dict(values)
+    return config if config.vocab_size else replace(config, vocab_size=PIECES)
