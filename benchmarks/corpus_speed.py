@@ -14,12 +14,9 @@ from pathlib import Path
 
 import sentencepiece
 
-from gpt4o_lit.corpus import Corpus, CorpusConfig, order, prepare
+from gpt4o_lit.corpus import Corpus, CorpusConfig, documents_of, order, prepare
 from gpt4o_lit.corpus.build import num_cores, num_processes
-from gpt4o_lit.corpus.documents import Skips
-from gpt4o_lit.corpus.route import Router
 from gpt4o_lit.corpus.sample import sample_sources
-from gpt4o_lit.corpus.sources import list_files
 from gpt4o_lit.tokenizer import LoadTokenizer, TrainSentencePiece
 
 
@@ -28,16 +25,6 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def texts_of(config: CorpusConfig) -> list[str]:
-    """Every document as the corpus sees it."""
-    texts: list[list[bytes]] = []
-    for piece in Router(config, list_files({"": config.sources}), Skips()).pieces(lambda _: None):
-        if piece.opens:
-            texts.append([])
-        texts[-1].append(piece.text)
-    return [b"".join(parts).decode() for parts in texts]
 
 
 def read_all(corpus: Corpus, seq_len: int, batch_size: int) -> None:
@@ -65,7 +52,7 @@ def main() -> None:
         trained.build(sample_sources(config, 1_000_000, 0)).save(place / "tokenizer")
         recipe = LoadTokenizer(path=str(place / "tokenizer" / "tokenizer.model"))
         processor = sentencepiece.SentencePieceProcessor(model_file=recipe.path)
-        texts = texts_of(config)
+        texts = documents_of(config)
         megabytes = sum(len(text.encode()) for text in texts) / 1e6
         theirs, ours = [], []
         for number in range(args.rounds):

@@ -1,6 +1,7 @@
 """Callbacks and loggers: when a thing happens in a run."""
 
 from gpt4o_lit.callbacks.checkpoint import Checkpoint
+from gpt4o_lit.callbacks.evaluate import Evaluate
 from gpt4o_lit.callbacks.manifest import Manifest
 from gpt4o_lit.callbacks.metrics_log import MetricsLog
 from gpt4o_lit.callbacks.model_card import ModelCard
@@ -14,6 +15,7 @@ from gpt4o_lit.callbacks.throughput import Throughput
 
 __all__ = [
     "Checkpoint",
+    "Evaluate",
     "Manifest",
     "MetricsLog",
     "ModelCard",

@@ -68,14 +68,7 @@ class Samples(Callback):
         transformer: Any = pl_module.transformer
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         tokenizer = datamodule.tokenizer
-        corpus_config = getattr(datamodule, "corpus_config", None)
-        objective = getattr(pl_module, "objective", None)
-        prompt_format = (
-            PromptFormat(  # other data modules add no bos, other tasks have no objective
-                add_bos=getattr(corpus_config, "add_bos", False),
-                bidirectional=getattr(objective, "bidirectional_prompt", False),
-            )
-        )
+        prompt_format = prompt_format_of(trainer, pl_module)
         prompts = self.prompts
         if prompts is None:
             prompts = beginnings(
@@ -102,6 +95,15 @@ class Samples(Callback):
             fenced(prompt + text if joined else f"{prompt}\n-->\n{text}")
             for prompt, text in zip(prompts, texts, strict=True)
         ]
+
+
+def prompt_format_of(trainer: Trainer, task: Any) -> PromptFormat:
+    """How a run's training puts documents; other data modules and tasks have no such settings."""
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    return PromptFormat(
+        add_bos=getattr(getattr(datamodule, "corpus_config", None), "add_bos", False),
+        bidirectional=getattr(getattr(task, "objective", None), "bidirectional_prompt", False),
+    )
 
 
 @contextmanager

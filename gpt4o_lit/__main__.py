@@ -9,6 +9,7 @@ VERBS = {
     "validate": ("gpt4o_lit.cli", "loss, perplexity, bits per byte, accuracy on validation text"),
     "test": ("gpt4o_lit.cli", "the same on test text"),
     "predict": ("gpt4o_lit.cli", "the loss of every token of the test text"),
+    "evaluate": ("gpt4o_lit.commands.evaluate", "perplexity on texts, and tasks of the harness"),
     "generate": ("gpt4o_lit.commands.generate", "let a trained run write"),
     "chat": ("gpt4o_lit.commands.chat", "talk with a run in the terminal"),
     "bench": ("gpt4o_lit.commands.bench", "how fast a network trains, reads and writes here"),

@@ -44,6 +44,7 @@ def test_the_commands_of_the_readme_run(
 ) -> None:
     monkeypatch.chdir(workshop)
     monkeypatch.setattr("sys.stdin", io.StringIO())
+    Path("README.md").write_text(README, encoding="utf-8")
     run = workshop / "run"
     fit = ["fit", "--config", "quickstart", "--run_dir", str(run), *SHORT.split()]
     assert main([*fit, "--trainer.max_steps", "3"]) == 0

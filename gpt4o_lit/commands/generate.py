@@ -103,6 +103,8 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"batch_size ({args.batch_size}) must be at least 1; set it to 8")
     prompts = [args.prompt] if args.prompt is not None else read_prompts(Path(args.prompts))
     run = opened_run(args)
+    if run.transformer.decoder is None:
+        _require_no_choice(args)
     if run.checkpoint.stem != args.checkpoint:
         print(f"no {args.checkpoint}.ckpt yet; taking {run.checkpoint}", file=sys.stderr)
     writer = _Writer(run, config, _open_draft(args, run), args.compile)
@@ -124,13 +126,26 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _require_no_choice(args: argparse.Namespace) -> None:
+    """Refuse flags of how text is written: an encoder fills in the likeliest pieces."""
+    usual = build_parser()
+    of_writing = SamplingConfig.__dataclass_fields__.keys() | {
+        "num_beams", "num_return", "draft", "compile", "no_stream", "regex", "json_schema",
+    }  # fmt: skip
+    for name in of_writing & vars(args).keys():
+        if getattr(args, name) != usual.get_default(name):
+            flag = name.replace("no_stream", "no-stream")
+            raise ValueError(
+                f"--{flag} is for networks that write text, but {args.run} is an encoder, which "
+                "fills in the likeliest piece at each <mask>; leave it out"
+            )
+
+
 def _open_draft(args: argparse.Namespace, run: OpenedRun) -> Draft | None:
     if args.draft is None:
         return None
     if args.num_beams is not None:
         raise ValueError("--draft is for sampling; leave it or --num_beams out")
-    if run.transformer.decoder is None:
-        raise ValueError("--draft is for networks that write text; an encoder fills masks alone")
     opened = open_run(args.draft, args.checkpoint)
     if opened.tokenizer.fingerprint != run.tokenizer.fingerprint:
         raise ValueError(

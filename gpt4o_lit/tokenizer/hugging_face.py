@@ -5,14 +5,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpt4o_lit.tokenizer.special import SpecialIds
-from gpt4o_lit.tokenizer.tokenizer import BOS, EOS, MASK, PAD, Array, check_ids, word_starts
+from gpt4o_lit.tokenizer.tokenizer import (
+    BOS,
+    EOS,
+    MASK,
+    PAD,
+    Array,
+    check_ids,
+    flattened,
+    word_starts,
+)
 
 SPACE = "\u2581"
 MODEL = "model.json"
@@ -132,10 +140,7 @@ class FastTokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_flat(self, texts: Sequence[str], befores: Sequence[str] = ()) -> tuple[Array, Array]:
-        ids = self.encode_batch(texts)
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
-        return flat, lengths
+        return flattened(self.encode_batch(texts))
 
     def decode(self, ids: Sequence[int]) -> str:
         special = set(self.special_ids)

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,16 @@ import numpy as np
 import sentencepiece
 
 from gpt4o_lit.tokenizer.special import SpecialIds
-from gpt4o_lit.tokenizer.tokenizer import BOS, EOS, MASK, PAD, Array, check_ids, word_starts
+from gpt4o_lit.tokenizer.tokenizer import (
+    BOS,
+    EOS,
+    MASK,
+    PAD,
+    Array,
+    check_ids,
+    flattened,
+    word_starts,
+)
 
 # SentencePiece writes a space as this sign and would decode the sign itself as a space.
 SPACE = "\u2581"
@@ -131,10 +139,7 @@ class SentencePieceTokenizer:
         if sum(map(len, texts)) > ARRAY_LEN * len(texts) and not any(SPACE in t for t in texts):
             arrays = processor.encode(list(texts), num_threads=1, out_type="numpy")
             return np.concatenate(arrays), np.array([len(a) for a in arrays], dtype=np.int64)
-        ids = self._encode(processor, texts)
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
-        return flat, lengths
+        return flattened(self._encode(processor, texts))
 
     def _encode(self, processor: Any, texts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = processor.encode(list(texts), num_threads=1)

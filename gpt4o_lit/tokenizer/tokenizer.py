@@ -1,6 +1,7 @@
 """What every tokenizer can do, and the names of the special pieces that each of them has."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,6 +83,13 @@ class Tokenizer(Protocol):
 
     def save(self, directory: Path | str) -> None:
         """Write all that `load_tokenizer` needs."""
+
+
+def flattened(ids: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+    """Many texts' ids one behind the other, int32, and how many each has, int64."""
+    lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+    flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
+    return flat, lengths
 
 
 def word_starts(pieces: Sequence[str]) -> Array:
