@@ -50,8 +50,8 @@ class Skips:
 
 
 def digest_of(data: bytes) -> bytes:
-    """8 bytes that tell documents apart."""
-    return hashlib.blake2b(data, digest_size=8).digest()
+    """16 bytes that tell documents apart; of a whole file, those of its own digest."""
+    return hashlib.sha256(data).digest()[:16]
 
 
 def read_documents(
@@ -69,7 +69,7 @@ def read_documents(
         if file.format in (".jsonl", ".csv", ".parquet"):
             texts = read_rows(file, text_field, skips.handle, advance)
             yield from (_in_memory(text, num_chars) for text, num_chars in texts if text)
-        elif file.format == ".py" or documents == "file":
+        elif is_one_document(file, documents):
             yield from _whole_file(file, skips, advance)
         else:
             with open_stream(file, advance) as stream, Reread(file) as again:
@@ -79,6 +79,16 @@ def read_documents(
         skips.handle(
             "damaged file", f"{file.name} cannot be read to its end ({error}); mend the file"
         )
+
+
+def is_one_document(file: SourceFile, documents: str) -> bool:
+    """Whether all text of the file is one document."""
+    return file.format == ".py" or (documents == "file" and file.format in (".txt", ".md"))
+
+
+def is_one_small_document(file: SourceFile, documents: str) -> bool:
+    """Whether the file's bytes come by in one part, as they are."""
+    return is_one_document(file, documents) and not file.compression and file.size <= LARGE
 
 
 def _in_memory(data: bytes, num_chars: int) -> Document:

@@ -3,7 +3,9 @@
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from filelock import FileLock
 from gpt4o_lit.corpus.build import Builder, num_processes, shard_bytes
 from gpt4o_lit.corpus.config import CorpusConfig
 from gpt4o_lit.corpus.corpus import Corpus
-from gpt4o_lit.corpus.documents import Skips
+from gpt4o_lit.corpus.documents import Skips, is_one_small_document
 from gpt4o_lit.corpus.folder import (
     LOCK,
     MANIFEST,
@@ -28,10 +30,10 @@ from gpt4o_lit.corpus.folder import (
 from gpt4o_lit.corpus.progress import progress_bar
 from gpt4o_lit.corpus.route import Router
 from gpt4o_lit.corpus.sample import sample_files
-from gpt4o_lit.corpus.sources import SourceFile, entries, list_files
+from gpt4o_lit.corpus.sources import SourceFile, entries, file_digest, list_files
 from gpt4o_lit.tokenizer import TokenizerRecipe, load_tokenizer
 
-FORMAT = 1
+FORMAT = 2
 # Below this, starting worker processes takes longer than the work.
 SMALL = 1 << 20
 
@@ -95,8 +97,13 @@ def _build(
         num_workers = 0 if total < SMALL else num_processes()
     router = Router(config, files, Skips(config.on_error))
     builder = Builder(folder / SHARDS, config, fingerprint, shard_bytes(total))
-    with progress_bar(total, "tokenizing", progress) as bar:
+    with (
+        progress_bar(total, "tokenizing", progress) as bar,
+        _digests_beside(files, config) as beside,
+    ):
         builder.run(router.pieces(bar.update), num_workers)
+        files = [_with_digest(file, router.digests, beside) for file in files]
+    plan = {**plan, "sources": entries(files), "fingerprint": fingerprint}
     counts = builder.counts()
     _check_splits(config, counts)
     manifest = {
@@ -106,10 +113,37 @@ def _build(
         "duplicates": router.num_duplicates,
         "skips": dict(sorted(router.skips.counts.items())),
         "shards": builder.checksums(),
-        **{key: plan[key] for key in ("config", "tokenizer", "sources")},
+        **{key: plan[key] for key in ("config", "tokenizer")},
     }
     write_json(folder / MANIFEST, manifest)
+    write_json(folder / PLAN, plan)
     return Corpus.open(folder, changes, builder.num_built)
+
+
+@contextmanager
+def _digests_beside(
+    files: list[SourceFile], config: CorpusConfig
+) -> Iterator[dict[str, Future[str]]]:
+    """Digests that a thread makes while the files are read; small ones tell theirs by the way."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        yield {
+            file.path: thread.submit(file_digest, file.path)
+            for file in files
+            if not file.digest and not is_one_small_document(file, config.documents)
+        }
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+def _with_digest(
+    file: SourceFile, seen: dict[str, str], beside: dict[str, Future[str]]
+) -> SourceFile:
+    if file.digest:
+        return file
+    waited = beside[file.path].result() if file.path in beside else None
+    digest = waited or seen.get(file.path) or file_digest(file.path)
+    return replace(file, digest=digest)
 
 
 def _fingerprint(folder: Path) -> str:
@@ -156,13 +190,19 @@ def _changed_sources(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> It
     for path, entry in now.items():
         if path not in before:
             yield f"source {entry['name']} is new"
-        elif any(before[path][key] != entry[key] for key in ("digest", "size", "split")):
+        elif _differs(before[path], entry):
             yield f"source {entry['name']} changed"
     for path, entry in before.items():
         if path not in now:
             yield f"source {entry['name']} is gone"
     if before.keys() == now.keys() and list(before) != list(now):
         yield "the order of the sources changed"
+
+
+def _differs(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a file changed; of one that was never read to its end its time must tell."""
+    told = ("digest", "size", "split") if old["digest"] else ("mtime_ns", "size", "split")
+    return any(old[key] != new[key] for key in told)
 
 
 def _files(config: CorpusConfig, known: list[dict[str, Any]]) -> list[SourceFile]:
@@ -173,14 +213,9 @@ def _files(config: CorpusConfig, known: list[dict[str, Any]]) -> list[SourceFile
 def _plan(
     config: CorpusConfig, tokenizer: TokenizerRecipe, files: list[SourceFile]
 ) -> dict[str, Any]:
-    plan = {
-        "format": FORMAT,
-        "config": asdict(config),
-        "tokenizer": tokenizer.identity(),
-        "sources": entries(files),
-    }
+    plan = {"format": FORMAT, "config": asdict(config), "tokenizer": tokenizer.identity()}
     # What is compared with a plan out of a file must have gone through a file's types.
-    return dict(json.loads(json.dumps(plan)))
+    return {**json.loads(json.dumps(plan)), "sources": entries(files)}
 
 
 def _check_splits(config: CorpusConfig, counts: dict[str, dict[str, int]]) -> None:

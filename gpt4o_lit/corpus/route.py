@@ -29,6 +29,8 @@ class Router:
     files: list[SourceFile]
     skips: Skips = field(default_factory=Skips)
     num_duplicates: int = 0
+    digests: dict[str, str] = field(default_factory=dict)
+    """By path, those of the files that came by as one document."""
 
     def pieces(self, advance: Callable[[int], None]) -> Iterator[Piece]:
         """The pieces; `advance` is told how many bytes of the files were read."""
@@ -37,6 +39,8 @@ class Router:
         for file in self.files:
             by_position = self.config.split == "position" and not file.split
             for document in self._documents(file, advance):
+                if document.text is not None and len(document.text) == file.size:
+                    self.digests[file.path] = document.digest.hex()
                 # Test and valid files come first and stay whole; train loses what they hold.
                 if seen and not seen.add(document.digest) and not file.split:
                     self.num_duplicates += 1
@@ -64,7 +68,7 @@ class Router:
 
 def split_by_hash(digest: bytes, valid_share: float, test_share: float) -> str:
     """The split of a document by its content alone, so that it stays there when others come."""
-    place = int.from_bytes(digest, "little") / 2**64
+    place = int.from_bytes(digest[:8], "little") / 2**64
     if place < test_share:
         return "test"
     return "valid" if place < test_share + valid_share else "train"

@@ -10,7 +10,10 @@ PENDING = 4096
 
 
 class Seen:
-    """A set of 8-byte digests: a small hash set in front of sorted arrays, one per first byte."""
+    """A set of digests, of which 8 bytes count.
+
+    A small hash set in front of sorted arrays, one per first byte.
+    """
 
     def __init__(self) -> None:
         self._pending: list[set[int]] = [set() for _ in range(PARTITIONS)]
@@ -18,7 +21,7 @@ class Seen:
 
     def add(self, digest: bytes) -> bool:
         """Remember the digest; True where it is new."""
-        value = int.from_bytes(digest, "big")
+        value = int.from_bytes(digest[:8], "big")
         pending, ordered = self._pending[digest[0]], self._sorted[digest[0]]
         place = bisect_left(ordered, value)
         if value in pending or (place < len(ordered) and ordered[place] == value):

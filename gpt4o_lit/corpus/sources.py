@@ -1,5 +1,6 @@
 """Turn the names in a config into a sorted list of files, each with its identity."""
 
+import functools
 import glob
 import hashlib
 import os
@@ -28,6 +29,7 @@ class SourceFile:
     size: int
     mtime_ns: int
     digest: str
+    """Of its bytes; the empty string until they are read."""
 
     @property
     def format(self) -> str:
@@ -45,6 +47,7 @@ class SourceFile:
         return (stat.st_size, stat.st_mtime_ns) != (self.size, self.mtime_ns)
 
 
+@functools.lru_cache(1 << 16)
 def split_suffix(path: str) -> tuple[str, str]:
     """`a.jsonl.gz` -> (`.jsonl`, `.gz`)."""
     stem, suffix = os.path.splitext(path.lower())
@@ -58,28 +61,31 @@ def list_files(
 ) -> list[SourceFile]:
     """The files of all sources, in the order in which they are read.
 
-    `named` maps a split to its sources. `known` are the entries of an earlier listing: a file whose
-    size and time are as before is not read again for its digest.
+    `named` maps a split to its sources. `known` are the entries of an earlier listing: of those
+    files alone the digests are told, and only what was touched since is read for it.
     """
-    digests = {
-        (entry["path"], entry["size"], entry["mtime_ns"]): entry["digest"] for entry in known
-    }
+    before = {(entry["path"], entry["size"]): entry for entry in known if entry["digest"]}
     files: dict[str, SourceFile] = {}
     for split, sources in named.items():
         for source in sources:
             for name, path in _expand(source):
                 if path not in files:
-                    stat = os.stat(path)
-                    key = (path, stat.st_size, stat.st_mtime_ns)
-                    files[path] = SourceFile(
-                        name=name,
-                        path=path,
-                        split=split,
-                        size=stat.st_size,
-                        mtime_ns=stat.st_mtime_ns,
-                        digest=digests.get(key) or _digest(path),
-                    )
+                    files[path] = _identified(name, path, split, before)
     return list(files.values())
+
+
+def _identified(
+    name: str, path: str, split: str, before: dict[tuple[str, int], dict[str, Any]]
+) -> SourceFile:
+    stat = os.stat(path)
+    known, digest = before.get((path, stat.st_size)), ""
+    if known is not None:
+        is_same = known["mtime_ns"] == stat.st_mtime_ns
+        digest = known["digest"] if is_same else file_digest(path)
+    return SourceFile(
+        name=name, path=path, split=split, size=stat.st_size, mtime_ns=stat.st_mtime_ns,
+        digest=digest,
+    )  # fmt: skip
 
 
 def entries(files: Iterable[SourceFile]) -> list[dict[str, Any]]:
@@ -87,7 +93,8 @@ def entries(files: Iterable[SourceFile]) -> list[dict[str, Any]]:
     return [dict(vars(file)) for file in files]
 
 
-def _digest(path: str) -> str:
+def file_digest(path: str) -> str:
+    """The digest of a file's bytes."""
     # hashlib.file_digest takes a third longer on many small files.
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as stream:

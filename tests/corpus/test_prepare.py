@@ -1,5 +1,7 @@
 """Building: the same bits for any number of workers or kills, and only when something changed."""
 
+import gzip
+import json
 import os
 import random
 import shutil
@@ -128,8 +130,8 @@ def test_a_touched_file_with_the_same_text_is_no_change(
     config: CorpusConfig, corpus: Corpus, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    digest = sources._digest
-    monkeypatch.setattr(sources, "_digest", lambda path: read.append(path) or digest(path))
+    digest = sources.file_digest
+    monkeypatch.setattr(sources, "file_digest", lambda path: read.append(path) or digest(path))
     os.utime(folder / "1.txt", (1, 1))
     for _ in range(3):
         assert prepare(config, Bytes(), corpus.directory).shards_built == 0
@@ -328,3 +330,35 @@ def test_tinyshakespeare_is_split_at_its_usual_place(real_data: Path, tmp_path: 
     train, valid = corpus.split("train"), corpus.split("valid")
     assert (train.num_tokens, valid.num_tokens) == (1_003_854, 111_540)
     assert corpus.tokenizer.decode(valid.tokens(0, 111_540).tolist()) == text[1_003_854:]
+
+
+def test_a_finished_build_knows_the_digest_of_every_file(folder: Path, tmp_path: Path) -> None:
+    """Those that came by as one document, and those that a thread read beside."""
+    (folder / "marked.txt").write_bytes(b"\xef\xbb\xbfwith a byte order mark")
+    (folder / "empty.txt").write_bytes(b"")
+    (folder / "packed.txt.gz").write_bytes(gzip.compress(b"packed text"))
+    (folder / "rows.jsonl").write_text('{"text": "a row"}\n')
+    (folder / "large.txt").write_text("a line of a large text\n" * 250_000)
+    config = CorpusConfig(sources=[str(folder)], valid_fraction=0.0)
+    prepare(config, Bytes(), tmp_path / "corpus")
+    told = json.loads((tmp_path / "corpus" / "plan.json").read_text())["sources"]
+    assert len(told) == len(list(folder.iterdir()))
+    for entry in told:
+        assert entry["digest"] == sources.file_digest(entry["path"]), entry["name"]
+
+
+def test_a_file_that_was_touched_after_a_kill_is_read_again(
+    config: CorpusConfig, corpus: Corpus, folder: Path
+) -> None:
+    """Its digest is not known yet, so its time tells."""
+    plan = corpus.directory / "plan.json"
+    values = json.loads(plan.read_text())
+    for entry in values["sources"]:
+        entry["digest"] = ""
+    plan.write_text(json.dumps(values))
+    assert prepare(config, Bytes(), corpus.directory).changes == ()
+    plan.write_text(json.dumps(values))
+    os.utime(folder / "1.txt", (1, 1))
+    assert prepare(config, Bytes(), corpus.directory).changes == (
+        f"source {folder / '1.txt'} changed",
+    )
