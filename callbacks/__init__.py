@@ -2,6 +2,7 @@
 
 from gpt4o_lit.callbacks.checkpoint import Checkpoint
 from gpt4o_lit.callbacks.evaluate import Evaluate
+from gpt4o_lit.callbacks.explain import Explain
 from gpt4o_lit.callbacks.manifest import Manifest
 from gpt4o_lit.callbacks.metrics_log import MetricsLog
 from gpt4o_lit.callbacks.model_card import ModelCard
@@ -16,6 +17,7 @@ from gpt4o_lit.callbacks.throughput import Throughput
 __all__ = [
     "Checkpoint",
     "Evaluate",
+    "Explain",
     "Manifest",
     "MetricsLog",
     "ModelCard",

@@ -13,6 +13,7 @@ VERBS = {
     "generate": ("gpt4o_lit.commands.generate", "let a trained run write"),
     "chat": ("gpt4o_lit.commands.chat", "talk with a run in the terminal"),
     "bench": ("gpt4o_lit.commands.bench", "how fast a network trains, reads and writes here"),
+    "explain": ("gpt4o_lit.commands.explain", "attention, logit lens and attributions of a text"),
     "import": ("gpt4o_lit.commands.import_model", "make a run of a Hugging Face model"),
     "export": ("gpt4o_lit.commands.export", "write a run as transformers or torch open it"),
     "tokenizer": ("gpt4o_lit.commands.tokenizer", "train a tokenizer, or measure one on files"),

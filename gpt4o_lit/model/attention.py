@@ -39,12 +39,7 @@ class Attention(nn.Module):
     def forward(
         self, x_BTD: Tensor, mask: Mask, angles: Angles | None, cache: KVCache | None
     ) -> Tensor:
-        heads = self.qkv(x_BTD).unflatten(-1, (-1, self.head_dim))
-        q_BTNH, k_BTKH, v_BTKH = heads.split(self.sizes, dim=2)
-        if self.q_norm is not None and self.k_norm is not None:
-            q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
-        if angles is not None:
-            q_BTNH, k_BTKH = rotate(q_BTNH, *angles), rotate(k_BTKH, *angles)
+        q_BTNH, k_BTKH, v_BTKH = self.queries_keys_values(x_BTD, angles)
         if cache is not None:
             k_BTKH, v_BTKH = cache.write(self.layer, k_BTKH, v_BTKH)
         out_BTNH = attend(
@@ -57,6 +52,18 @@ class Attention(nn.Module):
             kernel=self.config.kernel,
         )
         return self.output(out_BTNH.flatten(2))
+
+    def queries_keys_values(
+        self, x_BTD: Tensor, angles: Angles | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """By head, normalized and turned as the config says: (B, T, N, H), twice (B, T, K, H)."""
+        heads = self.qkv(x_BTD).unflatten(-1, (-1, self.head_dim))
+        q_BTNH, k_BTKH, v_BTKH = heads.split(self.sizes, dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
+        if angles is not None:
+            q_BTNH, k_BTKH = rotate(q_BTNH, *angles), rotate(k_BTKH, *angles)
+        return q_BTNH, k_BTKH, v_BTKH
 
 
 class CrossAttention(nn.Module):
@@ -77,10 +84,8 @@ class CrossAttention(nn.Module):
     def forward(
         self, x_BTD: Tensor, mask: Mask, memory_BSD: Tensor | None, cache: KVCache | None
     ) -> Tensor:
-        q_BTNH = self.q(x_BTD).unflatten(-1, (-1, self.head_dim))
-        if self.q_norm is not None:
-            q_BTNH = self.q_norm(q_BTNH)
-        k_BSKH, v_BSKH = self._keys_values(memory_BSD, cache)
+        q_BTNH = self.queries(x_BTD)
+        k_BSKH, v_BSKH = self.keys_values(memory_BSD, cache)
         out_BTNH = attend(
             q_BTNH,
             k_BSKH.to(q_BTNH.dtype),
@@ -92,7 +97,12 @@ class CrossAttention(nn.Module):
         )
         return self.output(out_BTNH.flatten(2))
 
-    def _keys_values(
+    def queries(self, x_BTD: Tensor) -> Tensor:
+        """By head, normalized where the config says so: (B, T, N, H)."""
+        q_BTNH: Tensor = self.q(x_BTD).unflatten(-1, (-1, self.head_dim))
+        return q_BTNH if self.q_norm is None else self.q_norm(q_BTNH)
+
+    def keys_values(
         self, memory_BSD: Tensor | None, cache: KVCache | None
     ) -> tuple[Tensor, Tensor]:
         """Worked out once per source: later steps take them from the cache."""
