@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from gpt4o_lit.interop.export import export_hugging_face, export_program
+from gpt4o_lit.interop.onnx import export_onnx
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.parse_errors import OneLineParser
 
@@ -15,6 +16,7 @@ MB = 10**6
 EXAMPLE = """examples:
   gpt4o-lit export runs/quickstart/TIME exported/quickstart
   gpt4o-lit export runs/quickstart/TIME exported/small --dtype bfloat16 --max_shard_mb 500
+  gpt4o-lit export runs/quickstart/TIME exported/graph --format onnx
   gpt4o-lit export runs/quickstart/TIME exported/program --format torch"""
 
 
@@ -31,9 +33,10 @@ def build_parser() -> OneLineParser:
     parser.add_argument("directory", metavar="DIR", help="a new directory, or an empty one")
     parser.add_argument(
         "--format",
-        choices=("hf", "torch"),
+        choices=("hf", "onnx", "torch"),
         default="hf",
-        help="hf: for AutoModel and AutoTokenizer of transformers; torch: a torch.export program",
+        help="hf: for AutoModel and AutoTokenizer of transformers; onnx: graphs with a cache for "
+        "ONNX Runtime; torch: a torch.export program",
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--family", help="model_type of hf, where more than one would do")
@@ -65,6 +68,8 @@ def main(argv: list[str]) -> int:
             dtype=DTYPES.get(args.dtype),
             max_shard_bytes=args.max_shard_mb * MB,
         )
+    elif args.format == "onnx":
+        compared = export_onnx(run, directory)
     else:
         compared = export_program(run, directory)
     for path in sorted(directory.iterdir()):

@@ -64,7 +64,7 @@ def export_hugging_face(
         import transformers
     except ModuleNotFoundError:
         again = open_hugging_face(directory)
-        return _compare(ours, lambda inputs: again(**inputs), "gpt4o-lit")
+        return compare(ours, lambda inputs: again(**inputs), "gpt4o-lit")
     theirs = getattr(transformers, chosen.architecture).from_pretrained(
         directory, dtype=torch.float32
     )
@@ -76,7 +76,7 @@ def export_hugging_face(
         answer: Tensor = theirs(**{names[name]: ids for name, ids in inputs.items()}).logits
         return answer
 
-    return _compare(ours, logits, f"transformers {transformers.__version__}")
+    return compare(ours, logits, f"transformers {transformers.__version__}")
 
 
 def export_program(run: OpenedRun, directory: Path) -> Compared:
@@ -86,14 +86,14 @@ def export_program(run: OpenedRun, directory: Path) -> Compared:
         raise FileExistsError(f"{path}: exists already; choose another directory")
     net, length = run.transformer, run.transformer.config.max_seq_len
     batch = torch.export.Dim("batch", max=1 << 16)
-    inputs = {name: ids[:, :7].contiguous() for name, ids in _inputs(net, 3).items()}
+    inputs = {name: ids[:, :7].contiguous() for name, ids in sample_inputs(net, 3).items()}
     shapes = {name: {0: batch, 1: torch.export.Dim(name.lower(), max=length)} for name in inputs}
     with torch.no_grad():
         program = torch.export.export(net, (), kwargs=inputs, dynamic_shapes=shapes)
     directory.mkdir(parents=True, exist_ok=True)
     torch.export.save(program, path)
     again = torch.export.load(path).module()
-    return _compare(net, lambda given: again(**given), f"torch {torch.__version__}")
+    return compare(net, lambda given: again(**given), f"torch {torch.__version__}")
 
 
 def rounded(transformer: Transformer, dtype: torch.dtype | None) -> Transformer:
@@ -106,7 +106,7 @@ def rounded(transformer: Transformer, dtype: torch.dtype | None) -> Transformer:
     return other.eval()
 
 
-def _inputs(net: Transformer, rows: int) -> dict[str, Tensor]:
+def sample_inputs(net: Transformer, rows: int) -> dict[str, Tensor]:
     """Random tokens, as many as the context holds, up to 64."""
     generator = torch.Generator().manual_seed(0)
     length, pieces = min(64, net.config.max_seq_len), net.config.vocab_size or 0
@@ -121,7 +121,8 @@ def _inputs(net: Transformer, rows: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _compare(net: Transformer, theirs: Callable[[dict[str, Tensor]], Tensor], by: str) -> Compared:
-    inputs = _inputs(net, 2)
+def compare(net: Transformer, theirs: Callable[[dict[str, Tensor]], Tensor], by: str) -> Compared:
+    """Both on the same random tokens."""
+    inputs = sample_inputs(net, 2)
     logits = net(**inputs)
     return Compared(float((logits - theirs(inputs)).abs().max()), float(logits.abs().max()), by)

@@ -64,9 +64,9 @@ def self_mask(
     Nobody sees a key at a negative place: a slot of a cache that holds nothing yet. Documents and
     prefix are those of the keys too, so they go without a cache.
     """
-    length, keys = places_BT.shape[-1], places_BS.shape[-1]
-    plain = documents_BT is None and prefix_BT is None and (window is None or window >= keys)
-    whole = length == keys and places_BT is places_BS
+    plain = documents_BT is None and prefix_BT is None
+    plain = plain and (window is None or window >= places_BS.shape[-1])
+    whole = places_BT is places_BS
     if plain and whole and not (causal and bias is not None):
         return Mask(causal=causal, added=None if bias is None else bias.to(dtype))
     distance = places_BT[:, :, None] - places_BS[:, None, :]

@@ -53,7 +53,7 @@ class FixedTable(nn.Module):
     @property
     def values(self) -> Tensor:
         """The numbers, on the module's device."""
-        return self.bits.view(torch.float32)
+        return self.bits if self.bits.is_floating_point() else self.bits.view(torch.float32)
 
     def reset_buffers(self) -> None:
         """Fill the buffer again after it was moved off the meta device."""

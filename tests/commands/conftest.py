@@ -31,11 +31,12 @@ def make_run(tmp_path: Path) -> MakeRun:
         tied: bool = True,
         add_bos: bool = False,
         bidirectional_prompt: bool = False,
+        attention: dict[str, int] | None = None,
     ) -> tuple[Path, Transformer]:
         stack = StackConfig(
             num_layers=2,  # with one, a prompt's last token sees the same either way
             dim=16,
-            attention=AttentionConfig(num_heads=2),
+            attention=AttentionConfig(num_heads=2, **(attention or {})),  # type: ignore[arg-type]
             position=position or PositionConfig(),
         )
         config = TransformerConfig(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.interop import export
 from gpt4o_lit.interop.run import open_run
-from gpt4o_lit.model import Transformer
+from gpt4o_lit.model import PositionConfig, Transformer
 from gpt4o_lit.tokenizer import ByteTokenizer
 from tests.commands.conftest import MakeRun
 
@@ -71,6 +72,55 @@ def test_a_program_computes_the_same_for_any_batch_and_length(
         if kind == "encoder_decoder":
             inputs["source_BS"] = torch.randint(256, (rows, length + 1))
         torch.testing.assert_close(program(**inputs), net(**inputs), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "position", "attention"),
+    [
+        ("decoder", "rotary", {"num_kv_heads": 1, "window": 4}),
+        ("decoder", "relative", {}),
+        ("encoder", "alibi", {}),
+        ("encoder_decoder", "learned", {}),
+    ],
+)
+def test_onnx_runtime_computes_the_same_with_a_cache(
+    kind: str,
+    position: str,
+    attention: dict[str, int],
+    make_run: MakeRun,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    run, net = make_run(kind, position=PositionConfig(kind=position), attention=attention)  # type: ignore[arg-type]
+    out = tmp_path / "out"
+    assert main(["export", str(run), str(out), "--format", "onnx"]) == 0
+    assert "opened by onnxruntime" in capsys.readouterr().out
+    assert (out / "tokenizer.json").exists()
+    session = runtime.InferenceSession(out / "model.onnx")
+    tokens = torch.randint(256, (5, 9))
+    given, source = {"tokens": tokens[:, :3].numpy()}, None
+    if kind == "encoder":
+        given["tokens"] = tokens.numpy()
+        (logits,) = session.run(None, given)
+        torch.testing.assert_close(torch.from_numpy(logits), net(tokens), atol=1e-4, rtol=0)
+        return
+    if kind == "encoder_decoder":
+        source = torch.randint(256, (5, 11))
+        encoder = runtime.InferenceSession(out / "encoder.onnx")
+        names = [output.name for output in encoder.get_outputs()]
+        given |= zip(names, encoder.run(None, {"source": source.numpy()}), strict=True)
+    expected = net(tokens, source_BS=source)
+    heads = attention.get("num_kv_heads", 2)
+    kept = [np.zeros((5, 0, heads, 8), dtype=np.float32)] * 4
+    found = []
+    for part in (tokens[:, :1], tokens[:, 1:2], tokens[:, 2:]):
+        given["tokens"] = part.numpy()
+        names = [f"past_{each}_{layer}" for layer in range(2) for each in ("key", "value")]
+        logits, *kept = session.run(None, given | dict(zip(names, kept, strict=True)))
+        found.append(torch.from_numpy(logits))
+    torch.testing.assert_close(torch.cat(found, dim=1), expected, atol=1e-4, rtol=0)
 
 
 def test_a_difference_is_told_and_ends_with_1(
