@@ -5,9 +5,10 @@ import importlib
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # What jsonargparse wraps around a cause, from the outside in.
 WRAPPINGS = (
@@ -25,7 +26,28 @@ HINT = "did you mean"
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser that raises what is wrong with the command line, with the nearest right word."""
+    """A verb's parser, which raises what is wrong with the command line and the nearest right word.
+
+    Args:
+        verb: What stands behind `gpt4o-lit`.
+        description: What it does; broken into lines.
+        epilog: Examples, with lines as they are.
+        formatter_class: How the options are told.
+    """
+
+    def __init__(
+        self,
+        verb: str,
+        description: str,
+        epilog: str | None = None,
+        formatter_class: Any = argparse.RawDescriptionHelpFormatter,
+    ) -> None:
+        super().__init__(
+            prog=f"gpt4o-lit {verb}",
+            description=textwrap.fill(description, 90),
+            epilog=epilog,
+            formatter_class=formatter_class,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Argparse itself would print its usage and exit.

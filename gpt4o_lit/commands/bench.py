@@ -1,6 +1,5 @@
 """`gpt4o-lit bench RUN|CONFIG`: how fast a network trains, reads and writes here."""
 
-import argparse
 import json
 import sys
 from dataclasses import asdict, replace
@@ -27,12 +26,11 @@ EXAMPLE = """examples:
 def build_parser() -> OneLineParser:
     """The verb's options."""
     parser = OneLineParser(
-        prog="gpt4o-lit bench",
-        description="Measure training, reading a prompt and writing, each in a process of its own: "
+        "bench",
+        "Measure training, reading a prompt and writing, each in a process of its own: "
         "tokens/s, time, peak memory, share of the machine's FLOPs or bandwidth. A table, and the "
         "same as JSON in the last line.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add(

@@ -1,6 +1,5 @@
 """`gpt4o-lit chat RUN`: talk with a trained run in the terminal."""
 
-import argparse
 import contextlib
 import json
 import sys
@@ -22,10 +21,9 @@ COMMANDS = """  /reset          forget the conversation, but not the system mess
 def build_parser() -> OneLineParser:
     """The verb's options."""
     parser = OneLineParser(
-        prog="gpt4o-lit chat",
-        description="Talk with a run that was fine-tuned on conversations; others only ramble.",
+        "chat",
+        "Talk with a run that was fine-tuned on conversations; others only ramble.",
         epilog=f"while you talk:\n{COMMANDS}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="the directory that `fit` made")
     parser.add_argument("--system", default="", metavar="TEXT", help="who the assistant is")

@@ -12,9 +12,7 @@ KINDS = {
 
 def main(argv: list[str]) -> int:
     """Print the table, or one config whole."""
-    parser = OneLineParser(
-        prog="gpt4o-lit configs", description="List the packaged configs, or print one."
-    )
+    parser = OneLineParser("configs", "List the packaged configs, or print one.")
     parser.add_argument("name", nargs="?", help="print this config")
     args = parser.parse_args(argv)
     if args.name:

@@ -28,12 +28,11 @@ EXAMPLE = """examples:
 def build_parser() -> OneLineParser:
     """The verb's options."""
     parser = OneLineParser(
-        prog="gpt4o-lit evaluate",
-        description="Measure a run on texts and on tasks of EleutherAI's lm-evaluation-harness. "
+        "evaluate",
+        "Measure a run on texts and on tasks of EleutherAI's lm-evaluation-harness. "
         "A table, the same as JSON in the last line and in RUN/evaluate/TIME/results.json, and "
         "lines in the run's MODEL_CARD.md.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="the directory that `fit` or `import` made")

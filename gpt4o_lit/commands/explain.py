@@ -1,6 +1,5 @@
 """`gpt4o-lit explain RUN --text TEXT`: a look inside."""
 
-import argparse
 import sys
 import warnings
 
@@ -21,12 +20,11 @@ EXAMPLE = """examples:
 def build_parser() -> OneLineParser:
     """The verb's options."""
     parser = OneLineParser(
-        prog="gpt4o-lit explain",
-        description="Show what a network makes of a text: attention per layer and head, rollout, "
+        "explain",
+        "Show what a network makes of a text: attention per layer and head, rollout, "
         "logit lens, what speaks for its answer, and the alignment of an encoder-decoder. One page "
         "of HTML that needs nothing else, and PNGs.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="the directory that `fit` or `import` made")

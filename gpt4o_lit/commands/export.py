@@ -1,6 +1,5 @@
 """`gpt4o-lit export RUN DIR`: a run as others open it."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -23,11 +22,10 @@ EXAMPLE = """examples:
 def build_parser() -> OneLineParser:
     """The verb's options."""
     parser = OneLineParser(
-        prog="gpt4o-lit export",
-        description="Write a run in a form that others open, open it as they do, and compare: "
+        "export",
+        "Write a run in a form that others open, open it as they do, and compare: "
         "exit code 1 where the logits differ.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="the directory that `fit` made")
     parser.add_argument("directory", metavar="DIR", help="a new directory, or an empty one")

@@ -45,11 +45,10 @@ EXAMPLE = """examples:
 def build_parser() -> OneLineParser:
     """The verb's options."""
     parser = OneLineParser(
-        prog="gpt4o-lit generate",
-        description="Let a trained run write: a decoder goes on with the prompt, "
+        "generate",
+        "Let a trained run write: a decoder goes on with the prompt, "
         "an encoder-decoder answers it, an encoder fills in each <mask>.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="the directory that `fit` made")
     parser.add_argument("--prompt", help="the text to go on with")

@@ -1,7 +1,5 @@
 """`gpt4o-lit import SOURCE`: a Hugging Face model as a run."""
 
-import argparse
-
 from gpt4o_lit.interop.import_run import find_model, import_hugging_face, own_pieces
 from gpt4o_lit.parse_errors import OneLineParser
 
@@ -14,12 +12,11 @@ EXAMPLE = """examples:
 def build_parser() -> OneLineParser:
     """The verb's options."""
     parser = OneLineParser(
-        prog="gpt4o-lit import",
-        description="Make a run of a model that Hugging Face's save_pretrained wrote: GPT-2, "
+        "import",
+        "Make a run of a model that Hugging Face's save_pretrained wrote: GPT-2, "
         "Llama, Mistral, Qwen2, Qwen3, SmolLM, BERT, T5. Weights are read from safetensors "
         "alone; nothing in the directory is ever run.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", metavar="DIR_OR_HUB_ID", help="a directory, or OWNER/NAME")
     parser.add_argument("--name", help="the run lies in runs/NAME/TIME; default: the model's name")

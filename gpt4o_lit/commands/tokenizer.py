@@ -59,8 +59,8 @@ def _parser() -> OneLineParser:
     usual = TrainSentencePiece()
     rules = ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf")
     parser = OneLineParser(
-        prog="gpt4o-lit tokenizer",
-        description="Train a tokenizer, or print its bytes per token and unknown rate on files.",
+        "tokenizer",
+        "Train a tokenizer, or print its bytes per token and unknown rate on files.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
