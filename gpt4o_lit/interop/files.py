@@ -4,11 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -68,10 +75,17 @@ class TensorFiles:
         return self.handles[path]
 
     def get(self, name: str) -> Tensor:
-        """A tensor as stored."""
-        path = self.places[name]
-        tensor: Tensor = self._open(path).get_tensor(name)
+        """A tensor as stored, in memory of its own.
+
+        The file is mapped for this tensor alone: pages of others, once read, would stay in memory.
+        """
+        with safe_open(self.places[name], framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name).clone()
         return tensor
+
+    def dtype(self, name: str) -> torch.dtype:
+        """A tensor's dtype, without reading it."""
+        return DTYPES[self._open(self.places[name]).get_slice(name).get_dtype()]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, without reading it."""

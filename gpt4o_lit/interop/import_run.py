@@ -1,14 +1,18 @@
 """A Hugging Face directory as a run that every verb opens."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.serialization import skip_data
 
 from gpt4o_lit.interop.files import read_json
-from gpt4o_lit.interop.load import load_hugging_face
+from gpt4o_lit.interop.load import HuggingFaceModel
 from gpt4o_lit.interop.load_tokenizer import load_hugging_face_tokenizer
 from gpt4o_lit.interop.run import PREFIX
 from gpt4o_lit.model import TransformerConfig
@@ -32,7 +36,7 @@ class Imported:
 
 
 def import_hugging_face(source: Path, name: str, run_dir: str | None = None) -> Imported:
-    """A run of its own with weights, config and tokenizer; weights are held in memory once.
+    """A run of its own with weights, config and tokenizer; one tensor is in memory at a time.
 
     Raises:
         ValueError: the model is of a family that we lack, a tensor does not fit, or the tokenizer
@@ -40,7 +44,8 @@ def import_hugging_face(source: Path, name: str, run_dir: str | None = None) -> 
         FileNotFoundError: a file is missing.
     """
     tokenizer = load_hugging_face_tokenizer(source)
-    config, state = load_hugging_face(source)
+    model = HuggingFaceModel(source)
+    config = model.config
     size = config.vocab_size or 0
     if own_pieces(tokenizer) > size:
         raise ValueError(
@@ -58,18 +63,31 @@ def import_hugging_face(source: Path, name: str, run_dir: str | None = None) -> 
     manifest = {"imported_from": str(source.resolve()), "tokenizer": tokenizer.fingerprint}
     (run.path / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     run.checkpoints.mkdir(exist_ok=True)
-    weights = {f"{PREFIX}{name}": weight for name, weight in state.items()}
-    checkpoint = {
-        "state_dict": weights,
-        "transformer_config": config.to_dict(),
-        "tokenizer_fingerprint": tokenizer.fingerprint,
-    }
     part = run.checkpoints / "best.ckpt.part"
-    torch.save(checkpoint, part)
+    _write_checkpoint(model, {"tokenizer_fingerprint": tokenizer.fingerprint}, part)
     part.rename(run.checkpoints / "best.ckpt")
-    distinct = {weight.data_ptr(): weight.numel() for weight in state.values()}
-    dtype = state["tokens.weight"].dtype
-    return Imported(run, config, tokenizer, sum(distinct.values()), dtype)
+    num_parameters = sum(math.prod(rule.shape) for rule in model.rules.values())
+    return Imported(run, config, tokenizer, num_parameters, model.dtype("tokens.weight"))
+
+
+def _write_checkpoint(model: HuggingFaceModel, others: dict[str, Any], path: Path) -> None:
+    """A checkpoint whose tensors are written one by one, into places that were left for them."""
+    with FakeTensorMode(), skip_data(materialize_fake_tensors=True):
+        state = {
+            PREFIX + name: torch.empty(rule.shape, dtype=model.dtype(name))
+            for name, rule in model.rules.items()
+        }
+        if model.config.tie_embeddings:
+            state[f"{PREFIX}head.weight"] = state[f"{PREFIX}tokens.weight"]
+        config = model.config.to_dict()
+        torch.save({"state_dict": state, "transformer_config": config, **others}, path)
+    with FakeTensorMode():
+        left = torch.load(path, weights_only=True)["state_dict"]
+    with path.open("r+b") as file:
+        for name in model.rules:
+            place: Any = left[PREFIX + name].untyped_storage()
+            file.seek(place._checkpoint_offset)
+            file.write(model.read(name).reshape(-1).view(torch.uint8).numpy().data)
 
 
 def find_model(name: str) -> Path:

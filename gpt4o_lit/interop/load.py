@@ -15,21 +15,50 @@ from gpt4o_lit.interop.tensors import Shape, rules
 from gpt4o_lit.model import Transformer, TransformerConfig
 
 
-def load_hugging_face(directory: Path | str) -> tuple[TransformerConfig, dict[str, Tensor]]:
-    """Config and state of a model that Hugging Face's save_pretrained wrote, in the file's dtype.
+class HuggingFaceModel:
+    """A model that Hugging Face's save_pretrained wrote: its config, and its weights one by one.
 
     Raises ValueError or FileNotFoundError with the file, the field or tensor, and the mend.
     """
-    directory = Path(directory)
-    family, config = read_config(directory / "config.json")
-    tensors = NamedTensors(TensorFiles(directory), NAMES[family.model_type])
-    config = dataclasses.replace(config, tie_embeddings=tensors.tied(family, config))
-    found = list(rules(config, tensors.names))
-    tensors.refuse_unknown({name for rule in found for name in rule.theirs})
-    state = {rule.ours: rule.read(tensors.get) for rule in found}
-    if config.tie_embeddings:
-        state["head.weight"] = state["tokens.weight"]
-    return config, state
+
+    def __init__(self, directory: Path | str) -> None:
+        directory = Path(directory)
+        family, config = read_config(directory / "config.json")
+        self._tensors = NamedTensors(TensorFiles(directory), NAMES[family.model_type])
+        tied = self._tensors.tied(family, config)
+        self.config = dataclasses.replace(config, tie_embeddings=tied)
+        """In our words."""
+        self.rules = {rule.ours: rule for rule in rules(self.config, self._tensors.names)}
+        """By our name; a tied head has none of its own."""
+        theirs = {name for rule in self.rules.values() for name in rule.theirs}
+        self._tensors.refuse_unknown(theirs)
+        for rule in self.rules.values():
+            for name, shape in rule.theirs.items():
+                self._tensors.require(name, shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """In which a tensor is stored, by our name."""
+        return self._tensors.dtype(next(iter(self.rules[name].theirs)))
+
+    def read(self, name: str) -> Tensor:
+        """A tensor by our name, as stored."""
+        return self.rules[name].read(self._tensors.get)
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors by our names."""
+        state = {name: self.read(name) for name in self.rules}
+        return state | (
+            {"head.weight": state["tokens.weight"]} if self.config.tie_embeddings else {}
+        )
+
+
+def load_hugging_face(directory: Path | str) -> tuple[TransformerConfig, dict[str, Tensor]]:
+    """Config and state of a model that Hugging Face's save_pretrained wrote, in the file's dtype.
+
+    The errors are those of `HuggingFaceModel`.
+    """
+    model = HuggingFaceModel(directory)
+    return model.config, model.state()
 
 
 def open_hugging_face(directory: Path | str) -> Transformer:
@@ -68,8 +97,8 @@ class NamedTensors:
             "LayerNorm.beta", "LayerNorm.bias"
         )
 
-    def get(self, name: str, shape: Shape) -> Tensor:
-        """A tensor of this shape."""
+    def require(self, name: str, shape: Shape) -> None:
+        """Refuse a tensor that is missing or of another shape."""
         if name not in self.stored:
             raise ValueError(
                 f"{self.files.directory}: tensor {name} is missing; copy the model again"
@@ -80,7 +109,15 @@ class NamedTensors:
                 f"{path}: tensor {name} has shape {found}, but config.json asks for {shape}; "
                 "use the config.json of these weights"
             )
+
+    def get(self, name: str, shape: Shape) -> Tensor:
+        """A tensor of this shape."""
+        self.require(name, shape)
         return self.files.get(self.stored[name])
+
+    def dtype(self, name: str) -> torch.dtype:
+        """In which a tensor is stored."""
+        return self.files.dtype(self.stored[name])
 
     def tied(self, family: Family, config: TransformerConfig) -> bool:
         """Whether the head is the embedding: two that differ are not tied."""

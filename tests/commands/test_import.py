@@ -1,6 +1,8 @@
 """The verb `import`: a Hugging Face directory becomes a run that writes what their model writes."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,11 @@ import torch
 import transformers
 
 from gpt4o_lit.__main__ import main
+from gpt4o_lit.interop import save_hugging_face
 from gpt4o_lit.interop.run import open_run
+from gpt4o_lit.interop.save_tokenizer import save_tokenizer
+from gpt4o_lit.model import AttentionConfig, StackConfig, Transformer, TransformerConfig
+from gpt4o_lit.tokenizer import ByteTokenizer
 from tests.conftest import Saved
 from tests.interop.tiny_hugging_face import PAIRS
 
@@ -98,3 +104,28 @@ def test_bad_input_is_one_line_and_leaves_no_run(
         assert error.count("\n") == 1
     assert not Path("runs").exists()
     shutil.rmtree(source)
+
+
+MEASURED = """
+import resource, sys
+from gpt4o_lit.__main__ import main
+assert main(["import", sys.argv[1], "--run_dir", sys.argv[2]]) == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_an_import_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
+    """Of 300 MB of weights, the largest tensor of which has 13 MB."""
+
+    def peak(name: str, num_layers: int) -> int:
+        stack = StackConfig(num_layers=num_layers, dim=768, attention=AttentionConfig(num_heads=12))
+        config = TransformerConfig(decoder=stack, vocab_size=tokenizer.vocab_size, max_seq_len=32)
+        source = tmp_path / name
+        save_hugging_face(Transformer(config), source, tokenizer=tokenizer)
+        save_tokenizer(tokenizer, source, max_seq_len=32)
+        command = [sys.executable, "-c", MEASURED, str(source), str(tmp_path / f"{name}_run")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout.splitlines()[-1])
+
+    tokenizer = ByteTokenizer()
+    assert peak("deep", 11) - peak("flat", 1) < 60e6

@@ -1,0 +1,102 @@
+"""Tokens/s of beam search with an encoder-decoder: ours and Hugging Face's Marian, in alternation.
+
+    python benchmarks/beam_speed.py --precision fp32
+
+The shape is transformer-base's (6 + 6 layers, 512 wide, vocabulary 32,000) with random weights, the
+same for both: ours reads what theirs wrote, and finds the same tokens. A round reads a source and
+writes with 4 beams, for each contender in turn. Ours is `generate --num_beams 4 --compile`; what
+compiling takes is told, and no part of a round.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+
+from gpt4o_lit.generation import BeamConfig, beam_search
+from gpt4o_lit.interop import open_hugging_face
+
+VOCAB, SOURCE, NEW, BEAMS = 32_000, 32, 64, 4
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PAD = 0
+Search = Callable[[], list[int]]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A tokenizer of ids; none of them ends a text."""
+
+    vocab_size: int = VOCAB
+    pad_id: int = PAD
+    eos_id: int = -1
+
+
+def marian() -> transformers.MarianMTModel:
+    """Transformer-base as Hugging Face has it."""
+    config = transformers.MarianConfig(
+        vocab_size=VOCAB, d_model=512, encoder_layers=6, decoder_layers=6,
+        encoder_attention_heads=8, decoder_attention_heads=8, encoder_ffn_dim=2048,
+        decoder_ffn_dim=2048, max_position_embeddings=512, pad_token_id=PAD, eos_token_id=None,
+        bos_token_id=None, decoder_start_token_id=PAD, forced_eos_token_id=None, init_std=0.05,
+    )  # fmt: skip
+    return transformers.MarianMTModel(config).eval()
+
+
+def contenders(dtype: torch.dtype, source_1S: torch.Tensor) -> dict[str, Search]:
+    """Both with the same weights."""
+    theirs = marian()
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        net = open_hugging_face(folder).to(dtype).eval()
+    theirs = theirs.to(dtype)
+    mask = torch.ones_like(source_1S)
+    config = BeamConfig(num_beams=BEAMS, max_new_tokens=NEW)
+    tokenizer: Any = Numbers()
+
+    def our_search() -> list[int]:
+        (found,) = beam_search(net, tokenizer, source_1S.tolist(), config, compiled=True)
+        return found[0].ids
+
+    def their_search() -> list[int]:
+        ids = theirs.generate(
+            source_1S, attention_mask=mask, num_beams=BEAMS, max_new_tokens=NEW, do_sample=False
+        )
+        return [int(id) for id in ids[0, 1:]]
+
+    return {"ours": our_search, "Hugging Face Marian": their_search}
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    source_1S = torch.randint(1, VOCAB, (1, SOURCE))
+    searches = contenders(PRECISIONS[args.precision], source_1S)
+    start = time.perf_counter()
+    found = {name: search() for name, search in searches.items()}
+    same = len(set(map(tuple, found.values()))) == 1
+    print(f"warm up: {time.perf_counter() - start:.1f} s; the same tokens: {same}", flush=True)
+    times: dict[str, list[float]] = {name: [] for name in searches}
+    for _ in range(args.rounds):
+        for name, search in searches.items():
+            start = time.perf_counter()
+            search()
+            times[name].append(time.perf_counter() - start)
+    speeds = {name: NEW / statistics.median(taken) for name, taken in times.items()}
+    print(f"{args.precision}, source {SOURCE}, {NEW} new tokens, {BEAMS} beams")
+    for name, speed in speeds.items():
+        print(f"{name:<20} {speed:7.1f} tokens/s   ours / this {speeds['ours'] / speed:5.2f}")
+
+
+if __name__ == "__main__":
+    main()
