@@ -8,6 +8,7 @@ from torch import Tensor
 from gpt4o_lit.generation.prefill import UNCOMPILED, places_for
 from gpt4o_lit.model import KVCache, Transformer
 from gpt4o_lit.model.cache import places_in_slots
+from gpt4o_lit.model.linear import pack_
 
 # B batch, S places, K key heads, H head_dim, V vocab
 
@@ -16,12 +17,14 @@ class Step:
     """Scores of the next tokens; compiled, it is made anew when a batch or the places grow.
 
     On a CPU a compiled step of few rows reads weights at the speed of memory, several times that of
-    an eager one; making it takes half a minute, and some seconds in later processes.
+    an eager one; making it takes half a minute, and some seconds in later processes. For three rows
+    and more it keeps the weights in memory once more.
     """
 
     def __init__(self, transformer: Transformer, num_pieces: int, *, compiled: bool) -> None:
         self.transformer, self.num_pieces = transformer, num_pieces
         self._compiled = torch.compile(self._scores) if compiled else None
+        self._rows = 0
 
     def __call__(self, tokens_B1: Tensor, cache: KVCache) -> Tensor:
         """Scores (B, V) in float32 behind these tokens, which are added to the cache."""
@@ -29,6 +32,9 @@ class Step:
             with torch.compiler.set_stance(UNCOMPILED):
                 hidden_B1D = self.transformer.hidden(tokens_B1, cache=cache)
                 return self.scores(hidden_B1D[:, 0])
+        if len(tokens_B1) != self._rows:
+            self._rows = len(tokens_B1)
+            pack_(self.transformer, self._rows)
         cache.require_room(1)
         size = places_for(min(cache.used + 1, cache.slots), cache.slots)
         logits_BV: Tensor = self._compiled(

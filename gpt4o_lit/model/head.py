@@ -5,13 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt4o_lit.model.config import TransformerConfig
-from gpt4o_lit.model.linear import Linear, linear
+from gpt4o_lit.model.linear import Linear, Packs, linear
 from gpt4o_lit.model.norm import make_norm
 
 # B batch, T tokens, D dim, V vocab
 
 
-class Head(nn.Module):
+class Head(nn.Module, Packs):
     """The output matrix, its own or the token vectors', and what some models put around it."""
 
     def __init__(self, config: TransformerConfig, tokens: nn.Embedding) -> None:
@@ -36,7 +36,7 @@ class Head(nn.Module):
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         """Logits of shape (B, T, V)."""
-        logits_BTV = linear(self.features(hidden_BTD), self.weight, self.bias)
+        logits_BTV = linear(self.features(hidden_BTD), self.weight, self.bias, self.packed)
         if self.softcap is not None:
             logits_BTV = self.softcap * torch.tanh(logits_BTV / self.softcap)
         return logits_BTV
