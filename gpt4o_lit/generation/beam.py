@@ -170,7 +170,7 @@ class _Search:
             kept_B = (still_R[:, None] * beams + parents_RW).flatten()
             cache.select(kept_B)
             self._follow(kept_B.tolist(), tokens_RW.flatten().tolist())
-            logits_BV = self.step(tokens_RW.reshape(-1, 1), cache)
+            logits_BV = self.step(tokens_RW.reshape(-1, 1), cache)[:, -1]
         return self.found
 
     def _allowed(self, likely_BV: Tensor) -> Tensor:

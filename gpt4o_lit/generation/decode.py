@@ -94,7 +94,7 @@ def _write(
         yield tokens
         if left:
             seen_BV[every_B, next_B] = True
-            logits_BV = step(next_B[:, None], cache)
+            logits_BV = step(next_B[:, None], cache)[:, -1]
 
 
 def prompt_generator(seed: int, number: int, device: torch.device) -> torch.Generator:

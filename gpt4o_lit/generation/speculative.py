@@ -10,7 +10,6 @@ from torch import Tensor
 from gpt4o_lit.generation.decode import prompt_generator
 from gpt4o_lit.generation.prefill import (
     PLAIN,
-    UNCOMPILED,
     Group,
     Prompt,
     PromptFormat,
@@ -19,6 +18,7 @@ from gpt4o_lit.generation.prefill import (
     prefill,
 )
 from gpt4o_lit.generation.sampling import SamplingConfig, distribution
+from gpt4o_lit.generation.step import Step
 from gpt4o_lit.model import KVCache, Transformer
 from gpt4o_lit.tokenizer import Tokenizer
 
@@ -61,8 +61,12 @@ def speculate(
     *,
     prompt_format: PromptFormat = PLAIN,
     first: int = 0,
+    compiled: bool = False,
 ) -> Iterator[list[int | None]]:
     """As `decode`: its distribution and, at temperature 0, its very tokens (arXiv:2211.17192).
+
+    Args:
+        compiled: Compile the steps of both networks (see `Step`).
 
     Raises:
         ValueError: the draft's context is shorter, the config has a repetition_penalty or a
@@ -83,13 +87,16 @@ def speculate(
             f"the draft's max_seq_len ({theirs}) is less than the network's ({longest}); "
             "take a draft with as long a context"
         )
+    pieces, most = num_pieces(transformer, tokenizer), draft.num_proposed
+    large = Step(transformer, pieces, compiled=compiled, lengths=(1, most + 1))
+    small = Step(draft.transformer, pieces, compiled=compiled, lengths=(1, 2))
     rows = {}
     for group in group_prompts(
         transformer, tokenizer, prompts, prompt_format, config.max_new_tokens
     ):
         for number, ids in zip(group.numbers, group.rows, strict=True):
             rows[number] = _Row(
-                transformer, draft, tokenizer, Group([number], [ids], group.steps), config,
+                large, small, draft, tokenizer, Group([number], [ids], group.steps), config,
                 prompt_format, first,
             )  # fmt: skip
     yield from map(list, zip_longest(*(rows[number].tokens() for number in range(len(prompts)))))
@@ -99,7 +106,8 @@ def speculate(
 class _Row:
     """What is written behind one prompt; prompts are written side by side, each alone."""
 
-    transformer: Transformer
+    large: Step
+    small: Step
     draft: Draft
     tokenizer: Tokenizer
     group: Group
@@ -111,42 +119,40 @@ class _Row:
         """The tokens, as they are known."""
         both_ways = self.prompt_format.bidirectional
         cache, hidden_1D = prefill(
-            self.transformer, self.tokenizer, self.group, bidirectional=both_ways
+            self.large.transformer, self.tokenizer, self.group, bidirectional=both_ways
         )
         draft_cache, _ = prefill(
-            self.draft.transformer, self.tokenizer, self.group, bidirectional=both_ways
+            self.small.transformer, self.tokenizer, self.group, bidirectional=both_ways
         )
         self.generator = prompt_generator(
             self.config.seed, self.first + self.group.numbers[0], hidden_1D.device
         )
-        token = self._draw(self._distribution(self.transformer, hidden_1D)[0])
+        token = self._draw(distribution(self.large.scores(hidden_1D), self.config)[0])
         yield token
-        unread = [token]  # by the draft; the large network has not read the last of them either
+        both = self.large.transformer.encoder is not None
+        before = self.tokenizer.pad_id if both else self.group.rows[0][-1]
         left = self.group.steps - 1
         while left:
             count = min(self.draft.num_proposed, left - 1)
-            proposed, guesses = self._propose(draft_cache, unread, count)
-            read = [unread[-1], *proposed]
-            wanted_TV = self._distribution(
-                self.transformer, self._read(self.transformer, cache, read)
-            )
-            kept, token = self._check(proposed, guesses, wanted_TV)
-            yield from (*proposed[:kept], token)
+            # The draft reads the last two, as it may not have read the first of them: so its reads
+            # are of one or of two tokens, which are all that is compiled for it.
+            draft_cache.rewind(cache.used - 1)
+            proposed, guesses = self._propose(draft_cache, [before, token], count)
+            wanted_TV = self._read(self.large, cache, [token, *proposed])
+            kept, last = self._check(proposed, guesses, wanted_TV)
+            yield from (*proposed[:kept], last)
             left -= kept + 1
-            # Both forget what was not kept; the draft has not read the last that it proposed.
-            cache.rewind(cache.used - (count - kept))
-            draft_cache.rewind(draft_cache.used - max(0, count - 1 - kept))
-            unread = [proposed[-1], token] if count and kept == count else [token]
+            cache.rewind(cache.used - (count - kept))  # what was not kept is forgotten
+            before, token = (proposed[kept - 1] if kept else token), last
 
     def _propose(
         self, cache: KVCache, unread: list[int], count: int
     ) -> tuple[list[int], list[Tensor]]:
         """Tokens of the draft, and the distributions (V,) that they were drawn from."""
-        small = self.draft.transformer
         proposed: list[int] = []
         guesses: list[Tensor] = []
         for _ in range(count):
-            guess_V = self._distribution(small, self._read(small, cache, unread)[-1:])[0]
+            guess_V = self._read(self.small, cache, unread)[-1]
             unread = [self._draw(guess_V)]
             proposed += unread
             guesses.append(guess_V)
@@ -168,16 +174,10 @@ class _Row:
             self.draft.accepted += 1
         return len(proposed), self._draw(wanted_TV[-1])
 
-    def _read(self, net: Transformer, cache: KVCache, ids: list[int]) -> Tensor:
-        """The states behind these tokens: (T, D)."""
-        tokens_1T = torch.tensor([ids], device=net.head.weight.device)
-        with torch.compiler.set_stance(UNCOMPILED):
-            return net.hidden(tokens_1T, cache=cache)[0]
-
-    def _distribution(self, net: Transformer, hidden_TD: Tensor) -> Tensor:
-        pieces = num_pieces(self.transformer, self.tokenizer)
-        logits_TV = net.head(hidden_TD)[:, :pieces].float()
-        return distribution(logits_TV, self.config)
+    def _read(self, step: Step, cache: KVCache, ids: list[int]) -> Tensor:
+        """The distributions behind these tokens: (T, V)."""
+        tokens_1T = torch.tensor([ids], device=step.transformer.head.weight.device)
+        return distribution(step(tokens_1T, cache)[0], self.config)
 
     def _draw(self, weights_V: Tensor) -> int:
         return int(torch.multinomial(weights_V, 1, generator=self.generator))

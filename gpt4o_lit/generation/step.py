@@ -1,5 +1,6 @@
-"""One step of writing: from each row's last token to the scores of the next, perhaps compiled."""
+"""One step of writing: from each row's last tokens to the scores behind them, perhaps compiled."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,52 +11,69 @@ from gpt4o_lit.model import KVCache, Transformer
 from gpt4o_lit.model.cache import places_in_slots
 from gpt4o_lit.model.linear import pack_
 
-# B batch, S places, K key heads, H head_dim, V vocab
+# B batch, T tokens, S places, K key heads, H head_dim, V vocab
+
+# Each network, batch, number of tokens and of places is compiled for itself; Dynamo's own limit of
+# 8 would leave the rest eager without a word.
+MOST_COMPILED = 64
 
 
 class Step:
-    """Scores of the next tokens; compiled, it is made anew when a batch or the places grow.
+    """Scores behind some tokens; compiled, it is made anew when a batch or the places grow.
 
     On a CPU a compiled step of few rows reads weights at the speed of memory, several times that of
     an eager one; making it takes half a minute, and some seconds in later processes. For three rows
     and more it keeps the weights in memory once more.
+
+    Args:
+        num_pieces: Pieces that are scored, the first ones.
+        lengths: Numbers of tokens that a compiled step is made for; others are read eagerly.
     """
 
-    def __init__(self, transformer: Transformer, num_pieces: int, *, compiled: bool) -> None:
-        self.transformer, self.num_pieces = transformer, num_pieces
+    def __init__(
+        self,
+        transformer: Transformer,
+        num_pieces: int,
+        *,
+        compiled: bool,
+        lengths: Sequence[int] = (1,),
+    ) -> None:
+        self.transformer, self.num_pieces, self.lengths = transformer, num_pieces, lengths
         self._compiled = torch.compile(self._scores) if compiled else None
         self._rows = 0
 
-    def __call__(self, tokens_B1: Tensor, cache: KVCache) -> Tensor:
-        """Scores (B, V) in float32 behind these tokens, which are added to the cache."""
-        if self._compiled is None:
+    def __call__(self, tokens_BT: Tensor, cache: KVCache) -> Tensor:
+        """Scores (B, T, V) in float32 behind these tokens, which are added to the cache."""
+        length = tokens_BT.shape[1]
+        if self._compiled is None or length not in self.lengths:
             with torch.compiler.set_stance(UNCOMPILED):
-                hidden_B1D = self.transformer.hidden(tokens_B1, cache=cache)
-                return self.scores(hidden_B1D[:, 0])
-        if len(tokens_B1) != self._rows:
-            self._rows = len(tokens_B1)
+                return self.scores(self.transformer.hidden(tokens_BT, cache=cache))
+        if tokens_BT.numel() != self._rows:
+            self._rows = tokens_BT.numel()
             pack_(self.transformer, self._rows)
-        cache.require_room(1)
-        size = places_for(min(cache.used + 1, cache.slots), cache.slots)
-        logits_BV: Tensor = self._compiled(
-            tokens_B1,
-            cache.lengths_B,
-            cache.slots,
-            [keys[:, :size] for keys in cache.keys],
-            [values[:, :size] for values in cache.values],
-            cache.cross,
-            cache.source_documents_BS,
-        )
-        cache.advance(1, None)
-        return logits_BV
+        cache.require_room(length)
+        size = places_for(min(cache.used + length, cache.slots), cache.slots)
+        torch._dynamo.mark_static(tokens_BT)
+        with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
+            logits_BTV: Tensor = self._compiled(
+                tokens_BT,
+                cache.lengths_B,
+                cache.slots,
+                [keys[:, :size] for keys in cache.keys],
+                [values[:, :size] for values in cache.values],
+                cache.cross,
+                cache.source_documents_BS,
+            )
+        cache.advance(length, None)
+        return logits_BTV
 
-    def scores(self, hidden_BD: Tensor) -> Tensor:
-        """Scores (B, V) of the pieces in float32, from final states."""
-        return self.transformer.head(hidden_BD)[:, : self.num_pieces].float()
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Scores (..., V) of the pieces in float32, from final states (..., D)."""
+        return self.transformer.head(hidden)[..., : self.num_pieces].float()
 
-    def _scores(self, tokens_B1: Tensor, *parts: Any) -> Tensor:
-        hidden_B1D = self.transformer.hidden(tokens_B1, cache=_FixedCache(*parts))  # type: ignore[arg-type]
-        return self.scores(hidden_B1D[:, 0])
+    def _scores(self, tokens_BT: Tensor, *parts: Any) -> Tensor:
+        cache = _FixedCache(tokens_BT.shape[1], *parts)
+        return self.scores(self.transformer.hidden(tokens_BT, cache=cache))  # type: ignore[arg-type]
 
 
 class _FixedCache:
@@ -65,6 +83,7 @@ class _FixedCache:
 
     def __init__(
         self,
+        length: int,
         lengths_B: Tensor,
         slots: int,
         keys: list[Tensor],
@@ -74,25 +93,24 @@ class _FixedCache:
     ) -> None:
         self.lengths_B, self.slots, self.keys, self.values = lengths_B, slots, keys, values
         self.cross, self.source_documents_BS = cross, source_documents_BS
-        self.used = keys[0].shape[1] - 1
+        self.used = keys[0].shape[1] - length
 
     def places(self, length: int) -> Tensor:
-        """The place of each row's new token: (B, 1)."""
-        assert length == 1
-        return self.lengths_B[:, None]
+        """The places of each row's new tokens: (B, T)."""
+        return self.lengths_B[:, None] + torch.arange(length, device=self.lengths_B.device)
 
     def places_kept(self, length: int) -> Tensor:
         """The place that each slot holds, negative where it holds nothing: (B, S)."""
         slots_S = torch.arange(self.used + length, device=self.lengths_B.device)
-        return places_in_slots(self.lengths_B[:, None], slots_S, self.slots)
+        return places_in_slots(self.places(length)[:, -1:], slots_S, self.slots)
 
-    def write(self, layer: int, k_B1KH: Tensor, v_B1KH: Tensor) -> tuple[Tensor, Tensor]:
+    def write(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values of the new tokens; gives all places: (B, S, K, H)."""
         keys, values = self.keys[layer], self.values[layer]
-        rows_B = torch.arange(len(keys), device=keys.device)
-        slots_B = self.lengths_B % self.slots
-        keys.index_put_((rows_B, slots_B), k_B1KH[:, 0].to(keys.dtype))
-        values.index_put_((rows_B, slots_B), v_B1KH[:, 0].to(values.dtype))
+        rows_B1 = torch.arange(len(keys), device=keys.device)[:, None]
+        slots_BT = self.places(k_BTKH.shape[1]) % self.slots
+        keys.index_put_((rows_B1, slots_BT), k_BTKH.to(keys.dtype))
+        values.index_put_((rows_B1, slots_BT), v_BTKH.to(values.dtype))
         return keys, values
 
     def require_room(self, length: int) -> None:

@@ -134,10 +134,15 @@ def _steps(
             first=first,
             compiled=compiled,
         )
-    if compiled:
-        raise ValueError("compiled steps cannot be had with a draft; leave one of them out")
     return speculate(
-        transformer, draft, tokenizer, prompts, config, prompt_format=prompt_format, first=first
+        transformer,
+        draft,
+        tokenizer,
+        prompts,
+        config,
+        prompt_format=prompt_format,
+        first=first,
+        compiled=compiled,
     )
 
 

@@ -72,11 +72,13 @@ def test_traced_scores_equal_eager_ones(name: str, dtype: torch.dtype) -> None:
     start = torch.randint(256, (3, 5))
     for cache in caches:
         net.hidden(start, documents_BT=documents, cache=cache)
-    eager, traced = (Step(net, 250, compiled=compiled) for compiled in (False, True))
-    for _ in range(4):
-        tokens = torch.randint(256, (3, 1))
+    eager, traced = (
+        Step(net, 250, compiled=compiled, lengths=(1, 3)) for compiled in (False, True)
+    )
+    for length in (1, 3, 1, 3, 2):
+        tokens = torch.randint(256, (3, length))
         wanted, found = eager(tokens, caches[0]), traced(tokens, caches[1])
-        assert found.shape == (3, 250)
+        assert found.shape == (3, length, 250)
         assert found.dtype == torch.float32
         atol = 1e-4 if dtype == torch.float32 else 0.05 * float(wanted.abs().max())
         torch.testing.assert_close(found, wanted, atol=atol, rtol=0)
@@ -149,7 +151,20 @@ def test_a_compiled_step_writes_the_same_with_machine_code() -> None:
     )
 
 
-def test_a_draft_and_compiled_steps_exclude_each_other() -> None:
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("kind", KINDS)
+def test_traced_drafts_and_checks_write_the_same(kind: str) -> None:
+    net, draft = network(kind), Draft(network(kind), 3)
+    plain = list(decode(net, tokenizer, PROMPTS, GREEDY))
+    assert list(speculate(net, draft, tokenizer, PROMPTS, GREEDY, compiled=True)) == plain
+    assert draft.proposed > 0
+
+
+@pytest.mark.usefixtures("traced")
+def test_the_best_draft_is_the_network_itself() -> None:
+    """All that it proposes is kept, also where it has read no more than the last two tokens."""
     net = network("decoder")
-    with pytest.raises(ValueError, match="compiled steps cannot be had with a draft"):
-        generate(net, tokenizer, ["a"], GREEDY, draft=Draft(net), compiled=True)
+    draft = Draft(net, 3)
+    plain = list(decode(net, tokenizer, PROMPTS, GREEDY))
+    assert list(speculate(net, draft, tokenizer, PROMPTS, GREEDY, compiled=True)) == plain
+    assert draft.rate == 1.0
