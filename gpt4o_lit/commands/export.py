@@ -6,15 +6,18 @@ from pathlib import Path
 import torch
 
 from gpt4o_lit.interop.export import export_hugging_face, export_program
+from gpt4o_lit.interop.gguf import export_gguf
 from gpt4o_lit.interop.onnx import export_onnx
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.parse_errors import OneLineParser
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MB = 10**6
+FLAGS = {"family": ("hf",), "dtype": ("hf", "gguf"), "max_shard_mb": ("hf",)}
 EXAMPLE = """examples:
   gpt4o-lit export runs/quickstart/TIME exported/quickstart
   gpt4o-lit export runs/quickstart/TIME exported/small --dtype bfloat16 --max_shard_mb 500
+  gpt4o-lit export runs/quickstart/TIME exported/gguf --format gguf --dtype float16
   gpt4o-lit export runs/quickstart/TIME exported/graph --format onnx
   gpt4o-lit export runs/quickstart/TIME exported/program --format torch"""
 
@@ -31,14 +34,16 @@ def build_parser() -> OneLineParser:
     parser.add_argument("directory", metavar="DIR", help="a new directory, or an empty one")
     parser.add_argument(
         "--format",
-        choices=("hf", "onnx", "torch"),
+        choices=("hf", "gguf", "onnx", "torch"),
         default="hf",
-        help="hf: for AutoModel and AutoTokenizer of transformers; onnx: graphs with a cache for "
-        "ONNX Runtime; torch: a torch.export program",
+        help="hf: for AutoModel and AutoTokenizer of transformers; gguf: for llama.cpp; "
+        "onnx: graphs with a cache for ONNX Runtime; torch: a torch.export program",
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--family", help="model_type of hf, where more than one would do")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights of hf; default: the run's")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of the weights of hf and gguf; default: the run's"
+    )
     parser.add_argument(
         "--max_shard_mb", type=int, default=5000, help="largest file of weights of hf, in MB"
     )
@@ -52,9 +57,9 @@ def main(argv: list[str]) -> int:
     directory = Path(args.directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ValueError(f"{directory} is not empty; give a new directory")
-    for name in ("family", "dtype", "max_shard_mb"):
-        if args.format != "hf" and getattr(args, name) != parser.get_default(name):
-            raise ValueError(f"--{name} is for --format hf; leave it out")
+    for name, formats in FLAGS.items():
+        if args.format not in formats and getattr(args, name) != parser.get_default(name):
+            raise ValueError(f"--{name} is for --format {' or '.join(formats)}; leave it out")
     if args.max_shard_mb < 1:
         raise ValueError(f"max_shard_mb ({args.max_shard_mb}) must be at least 1; set it to 5000")
     run = open_run(args.run, args.checkpoint)
@@ -66,6 +71,8 @@ def main(argv: list[str]) -> int:
             dtype=DTYPES.get(args.dtype),
             max_shard_bytes=args.max_shard_mb * MB,
         )
+    elif args.format == "gguf":
+        compared = export_gguf(run, directory, DTYPES.get(args.dtype))
     elif args.format == "onnx":
         compared = export_onnx(run, directory)
     else:

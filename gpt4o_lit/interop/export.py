@@ -96,13 +96,20 @@ def export_program(run: OpenedRun, directory: Path) -> Compared:
     return compare(net, lambda given: again(**given), f"torch {torch.__version__}")
 
 
-def rounded(transformer: Transformer, dtype: torch.dtype | None) -> Transformer:
-    """A network in float32 whose weights are as they become in this dtype."""
+def rounded(
+    transformer: Transformer, dtype: torch.dtype | None, *, vectors: bool = True
+) -> Transformer:
+    """A network in float32 whose weights, or all but vectors, are as they become in this dtype."""
     if dtype in (None, torch.float32):
         return transformer
     other = Transformer(transformer.config)
     state = transformer.state_dict()
-    other.load_state_dict({name: weight.to(dtype) for name, weight in state.items()})
+    other.load_state_dict(
+        {
+            name: weight.to(dtype) if vectors or weight.dim() > 1 else weight
+            for name, weight in state.items()
+        }
+    )
     return other.eval()
 
 

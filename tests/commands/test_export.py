@@ -123,6 +123,48 @@ def test_onnx_runtime_computes_the_same_with_a_cache(
     torch.testing.assert_close(torch.cat(found, dim=1), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_gguf_holds_weights_and_tokenizer(
+    dtype: str, make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gguf = pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
+    run, _ = make_run()
+    out = tmp_path / "out"
+    assert main(["export", str(run), str(out), "--format", "gguf", "--dtype", dtype]) == 0
+    assert "opened by transformers" in capsys.readouterr().out
+    reader = gguf.GGUFReader(out / "model.gguf")
+    tokens = reader.get_field("tokenizer.ggml.tokens").contents()
+    tokenizer = ByteTokenizer()
+    assert tokens == [tokenizer.piece(id) for id in range(tokenizer.vocab_size)]
+    assert reader.get_field("tokenizer.ggml.eos_token_id").contents() == tokenizer.eos_id
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    matrix = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}[dtype]
+    assert kinds["blk.0.attn_q.weight"] == kinds["token_embd.weight"] == matrix
+    assert kinds["output_norm.weight"] == "F32"
+
+
+@pytest.mark.parametrize(
+    ("kind", "position", "message"),
+    [
+        ("encoder", "rotary", "gguf carries decoders alone"),
+        ("decoder", "alibi", "cannot carry"),
+    ],
+)
+def test_what_gguf_cannot_carry_is_named(
+    kind: str,
+    position: str,
+    message: str,
+    make_run: MakeRun,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
+    run, _ = make_run(kind, position=PositionConfig(kind=position))  # type: ignore[arg-type]
+    assert main(["export", str(run), str(tmp_path / "out"), "--format", "gguf"]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_difference_is_told_and_ends_with_1(
     make_run: MakeRun,
     tmp_path: Path,
@@ -148,7 +190,7 @@ def test_a_difference_is_told_and_ends_with_1(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--format", "torch", "--dtype", "bfloat16"], "--dtype is for --format hf"),
+        (["--format", "torch", "--dtype", "bfloat16"], "--dtype is for --format hf or gguf"),
         (["--family", "t5"], "choose another family"),
         (["--family", "lama"], "family (lama) is unsupported"),
         (["--max_shard_mb", "0"], "must be at least 1"),

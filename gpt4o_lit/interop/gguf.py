@@ -1,0 +1,213 @@
+"""Exports a decoder and its tokenizer to one GGUF file, as llama.cpp reads it."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt4o_lit.interop.export import Compared, compare, rounded
+from gpt4o_lit.interop.families import FAMILIES
+from gpt4o_lit.interop.names import NAMES
+from gpt4o_lit.interop.run import OpenedRun
+from gpt4o_lit.interop.save import choose_family, losses
+from gpt4o_lit.interop.save_tokenizer import CHAT_TEMPLATE, UNIGRAM
+from gpt4o_lit.interop.tensors import rules
+from gpt4o_lit.model import StackConfig, TransformerConfig
+from gpt4o_lit.tokenizer import ByteTokenizer, Tokenizer
+from gpt4o_lit.tokenizer.sentence_piece import SPACE, SentencePieceTokenizer
+
+# R rows, I inputs, N heads, H head_dim
+
+FILE = "model.gguf"
+ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gpt2": "gpt2"}
+# GGUF's own numbers for kinds of pieces.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
+
+
+def export_gguf(run: OpenedRun, directory: Path, dtype: torch.dtype | None = None) -> Compared:
+    """Write the file, open it by transformers' own reader of GGUF, and compare.
+
+    Vectors are kept in float32, matrices in `dtype` (default: float32).
+
+    Raises:
+        ValueError: before anything is written, naming what GGUF or llama.cpp cannot carry; or gguf
+            or transformers is not installed.
+    """
+    try:
+        library = importlib.import_module("gguf")
+        transformers = importlib.import_module("transformers")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"GGUF needs {error.name}; pip install 'gpt4o-lit[gguf]'") from error
+    config = run.transformer.config
+    family = _family(config)
+    kind = _tokenizer_kind(run.tokenizer)
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(library, run, family, kind, dtype, directory)
+    settings = FAMILIES[family].write(config)
+    model = getattr(transformers, FAMILIES[family].architecture).from_pretrained(
+        directory,
+        gguf_file=FILE,
+        config=transformers.AutoConfig.for_model(**settings),
+        dtype=torch.float32,
+    )
+
+    def logits(inputs: dict[str, Tensor]) -> Tensor:
+        answer: Tensor = model(inputs["tokens_BT"]).logits
+        return answer
+
+    by = f"transformers {transformers.__version__}"
+    return compare(rounded(run.transformer, dtype, vectors=False), logits, by)
+
+
+def _write(
+    library: Any,
+    run: OpenedRun,
+    family: str,
+    kind: str,
+    dtype: torch.dtype | None,
+    directory: Path,
+) -> None:
+    config = run.transformer.config
+    writer = library.GGUFWriter(None, ARCHITECTURES[family])
+    _write_settings(writer, run, family)
+    _write_tokenizer(writer, run, kind)
+    architecture = {name: arch for arch, name in library.MODEL_ARCH_NAMES.items()}[family]
+    assert config.decoder is not None
+    names = library.get_tensor_name_map(architecture, config.decoder.num_layers)
+    state = run.transformer.state_dict()
+    for rule in rules(config, NAMES[family]):
+        for theirs, part in rule.write(state[rule.ours]).items():
+            part = part.T if rule.transposed else part
+            name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
+            assert name is not None, theirs
+            if family == "llama" and rule.ours.endswith("attention.qkv.weight"):
+                part = _turned(part, theirs, config.decoder)
+            writer.add_tensor(name, *_stored(library, part, dtype))
+    partial = directory / f"{FILE}.partial"
+    writer.write_header_to_file(partial)
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    partial.rename(directory / FILE)
+
+
+def _family(config: TransformerConfig) -> str:
+    """The family among llama.cpp's that computes what the config says."""
+    if config.decoder is None or config.encoder is not None:
+        raise ValueError("gguf carries decoders alone; export this network with --format hf")
+    if config.decoder.position.scaling != "none":
+        raise ValueError(
+            f"gguf: position.scaling ({config.decoder.position.scaling}) is not carried; export "
+            "with --format hf"
+        )
+    found = [name for name in ARCHITECTURES if not losses(config, FAMILIES[name])]
+    if not found:
+        # The nearest of all families is named; of those beside ours nothing is lost but the format.
+        nearest = choose_family(config).model_type
+        raise ValueError(
+            f"gguf carries {', '.join(ARCHITECTURES)}, but this network is a {nearest}; export "
+            "with --format hf"
+        )
+    return found[0]
+
+
+def _write_settings(writer: Any, run: OpenedRun, family: str) -> None:
+    config = run.transformer.config
+    stack = config.decoder
+    assert stack is not None
+    writer.add_name(run.path.name)
+    writer.add_context_length(config.max_seq_len)
+    writer.add_embedding_length(stack.dim)
+    writer.add_block_count(stack.num_layers)
+    writer.add_feed_forward_length(stack.ffn_dim)
+    writer.add_head_count(stack.attention.num_heads)
+    writer.add_head_count_kv(stack.attention.kv_heads)
+    writer.add_vocab_size(config.vocab_size or 0)
+    if family == "gpt2":
+        writer.add_layer_norm_eps(stack.norm.eps)
+        return
+    writer.add_layer_norm_rms_eps(stack.norm.eps)
+    writer.add_rope_freq_base(stack.position.theta)
+    writer.add_rope_dimension_count(stack.head_dim)
+    writer.add_key_length(stack.head_dim)
+    writer.add_value_length(stack.head_dim)
+
+
+def _tokenizer_kind(tokenizer: Tokenizer) -> str:
+    """What llama.cpp calls the way in which the tokenizer works."""
+    if isinstance(tokenizer, ByteTokenizer):
+        return "llama"  # no piece is longer than a byte, so all are bytes that stand in
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return "t5" if _proto(tokenizer).trainer_spec.model_type == UNIGRAM else "llama"
+    raise ValueError(
+        f"gguf: a {type(tokenizer).__name__} is not carried; export with --format hf and convert "
+        "with llama.cpp's own script"
+    )
+
+
+def _proto(tokenizer: SentencePieceTokenizer) -> Any:
+    formats: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
+    return formats.ModelProto.FromString(tokenizer.model)
+
+
+def _write_tokenizer(writer: Any, run: OpenedRun, kind: str) -> None:
+    tokenizer, size = run.tokenizer, run.transformer.config.vocab_size or 0
+    pieces = [tokenizer.piece(id) for id in range(tokenizer.vocab_size)]
+    special = set(tokenizer.special_ids)
+    kinds = [CONTROL if id in special else NORMAL for id in range(len(pieces))]
+    scores = [0.0] * len(pieces)
+    prefix = False
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        proto = _proto(tokenizer)
+        prefix = bool(proto.normalizer_spec.add_dummy_prefix)
+        for id, piece in enumerate(proto.pieces):
+            scores[id] = piece.score
+            if id not in special or piece.type in (UNKNOWN, BYTE):
+                kinds[id] = piece.type
+        writer.add_remove_extra_whitespaces(proto.normalizer_spec.remove_extra_whitespaces)
+        if proto.normalizer_spec.precompiled_charsmap:
+            writer.add_precompiled_charsmap(proto.normalizer_spec.precompiled_charsmap)
+    else:
+        kinds = [BYTE if id < 256 else CONTROL for id in range(len(pieces))]
+    for id in range(len(pieces), size):  # rows of a vocabulary that was rounded up
+        pieces.append(f"<unused_{id}>")
+        kinds.append(CONTROL)
+        scores.append(0.0)
+    writer.add_tokenizer_model(kind)
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([piece.replace(" ", SPACE) for piece in pieces[:size]])
+    writer.add_token_scores(scores[:size])
+    writer.add_token_types(kinds[:size])
+    writer.add_bos_token_id(tokenizer.bos_id)
+    writer.add_eos_token_id(tokenizer.eos_id)
+    writer.add_pad_token_id(tokenizer.pad_id)
+    if tokenizer.unk_id is not None:
+        writer.add_unk_token_id(tokenizer.unk_id)
+    writer.add_add_bos_token(run.add_bos)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(prefix)
+    writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def _turned(part_RI: Tensor, name: str, stack: StackConfig) -> Tensor:
+    """Queries and keys with the two features of a pair side by side, as llama.cpp turns them."""
+    if ".v_proj." in name:
+        return part_RI
+    pairs = part_RI.unflatten(0, (-1, 2, stack.head_dim // 2))
+    return pairs.transpose(1, 2).flatten(0, 2)
+
+
+def _stored(library: Any, part: Tensor, dtype: torch.dtype | None) -> tuple[Any, ...]:
+    """An array, and what GGUF calls its numbers."""
+    types = library.GGMLQuantizationType
+    part = part.detach().cpu().contiguous()
+    if part.dim() < 2 or dtype in (None, torch.float32):
+        return (part.float().numpy(),)
+    if dtype == torch.float16:
+        return (part.half().numpy(),)
+    shape = part.shape
+    array = part.bfloat16().view(torch.uint8).numpy().reshape(*shape[:-1], -1)
+    return np.ascontiguousarray(array), None, types.BF16
