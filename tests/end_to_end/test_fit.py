@@ -120,14 +120,17 @@ def test_the_bar_counts_the_whole_epoch_wherever_a_run_goes_on(
 
 
 def test_best_is_the_best_and_last_is_the_last(config: Path) -> None:
-    steps = ("--trainer.max_steps", "8", "--trainer.val_check_interval", "2")
-    lr = ("--model.init_args.optimizer.init_args.lr", "3.0")  # the loss rises
-    run = fit(config, "run", *steps, *lr)
+    steps = ("--trainer.max_steps", "12", "--trainer.val_check_interval", "2")
+    # The learning rate rises to the end, and the loss with it.
+    lr = ("--model.init_args.optimizer.init_args.lr", "3.0")
+    rises = ("--model.init_args.schedule", "gpt4o_lit.optim.WarmupCosine",
+             "--model.init_args.schedule.init_args.warmup", "0.99")  # fmt: skip
+    run = fit(config, "run", *steps, *lr, *rises)
     losses = [row["val/loss"] for row in read_metrics(run / "metrics.csv") if "val/loss" in row]
-    assert len(losses) == 4
+    assert len(losses) == 6
     assert losses[-1] > min(losses)
     steps = {name: load(run, name)["global_step"] for name in ("best", "last")}
-    assert steps == {"best": 2 * losses.index(min(losses)) + 2, "last": 8}
+    assert steps == {"best": 2 * losses.index(min(losses)) + 2, "last": 12}
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
