@@ -108,35 +108,38 @@ def export_onnx(run: OpenedRun, directory: Path) -> Compared:
         raise ValueError(f"ONNX needs {error.name}; pip install 'gpt4o-lit[onnx]'") from error
     net = run.transformer
     directory.mkdir(parents=True, exist_ok=True)
-    longest = net.config.max_seq_len
-    batch = torch.export.Dim("batch", min=1, max=1 << 16)
-    length = torch.export.Dim("length", min=1, max=longest)
-    source = torch.export.Dim("source", min=1, max=longest)
-    past = torch.export.Dim("past", min=0, max=longest)
     with _plain_tables(net):
         if net.decoder is None:
-            _write(net, (_tokens(net, 3),), ({0: batch, 1: length},), ["tokens"], ["logits"],
+            _write(net, (_tokens(net, 3),), (_free(net, "length"),), ["tokens"], ["logits"],
                    directory / GRAPH)  # fmt: skip
         else:
-            layers = net.config.decoder.num_layers  # type: ignore[union-attr]
-            kept = _empty(net, batch=3, length=5)
-            cross = _empty(net, batch=3, length=4) if net.encoder is not None else []
-            shapes = (
-                {0: batch, 1: length},
-                [{0: batch, 1: past} for _ in kept],
-                [{0: batch, 1: source} for _ in cross],
-            )
-            names = ["tokens", *_names("past_", layers)]
-            if cross:
-                names += _names("cross_", layers)
-                _write(Source(net), (_tokens(net, 4),), ({0: batch, 1: source},), ["source"],
-                       _names("cross_", layers), directory / ENCODER)  # fmt: skip
-            given = (_tokens(net, 7), kept, cross)
-            _write(WithPast(net), given, shapes, names, ["logits", *_names("", layers)],
-                   directory / GRAPH)  # fmt: skip
+            _write_decoder(net, directory)
+    longest = net.config.max_seq_len
     save_tokenizer(run.tokenizer, directory, max_seq_len=longest, add_bos=run.add_bos)
     sessions = _Sessions(onnxruntime, net, directory)
     return compare(net, sessions.logits, f"onnxruntime {onnxruntime.__version__}")
+
+
+def _write_decoder(net: Transformer, directory: Path) -> None:
+    """The decoder's graph, and behind an encoder that of the source."""
+    assert net.config.decoder is not None
+    layers, both = net.config.decoder.num_layers, net.encoder is not None
+    kept, cross = _empty(net, 3, 5), _empty(net, 3, 4) if both else []
+    past, source = _free(net, "past", least=0), _free(net, "source")
+    shapes = (_free(net, "length"), [past for _ in kept], [source for _ in cross])
+    names = ["tokens", *_names("past_", layers)]
+    if both:
+        names += _names("cross_", layers)
+        _write(Source(net), (_tokens(net, 4),), (source,), ["source"],
+               _names("cross_", layers), directory / ENCODER)  # fmt: skip
+    _write(WithPast(net), (_tokens(net, 7), kept, cross), shapes, names,
+           ["logits", *_names("", layers)], directory / GRAPH)  # fmt: skip
+
+
+def _free(net: Transformer, name: str, least: int = 1) -> dict[int, Any]:
+    """What a graph leaves free of an input's shape: the batch, and a length of this name."""
+    length = torch.export.Dim(name, min=least, max=net.config.max_seq_len)
+    return {0: torch.export.Dim("batch", min=1, max=1 << 16), 1: length}
 
 
 class _Sessions:
