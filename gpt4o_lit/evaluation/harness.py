@@ -154,12 +154,20 @@ def evaluate(
         tasks: Names of the harness, or YAML files as `write_tasks` makes them.
         limit: Rows of each task, the first ones; None: all.
         num_fewshot: Examples before each question; None: as the task says.
+
+    Raises:
+        OSError: the rows of a task are neither here nor on the hub.
     """
-    with _own_random_state():
-        found: dict[str, Any] = simple_evaluate(
-            model=model, tasks=[str(task) for task in tasks], limit=limit,
-            num_fewshot=num_fewshot, log_samples=False, task_manager=_manager(),
-        )  # fmt: skip
+    try:
+        with _own_random_state():
+            found: dict[str, Any] = simple_evaluate(
+                model=model, tasks=[str(task) for task in tasks], limit=limit,
+                num_fewshot=num_fewshot, log_samples=False, task_manager=_manager(),
+            )  # fmt: skip
+    except OSError as error:
+        raise OSError(
+            f"rows of a task cannot be had ({error}); give NAME=FILE to read them from here"
+        ) from error
     return found
 
 

@@ -198,3 +198,8 @@ def test_mistakes_are_named(
     (rows / "broken.jsonl").write_text("{")
     with pytest.raises(error, match=match):
         write_tasks([wish.format(rows=rows)], tmp_path / "tasks")
+
+
+def test_rows_that_are_nowhere_are_told(net: Transformer, tokenizer: Any) -> None:
+    with pytest.raises(OSError, match="give NAME=FILE"):
+        evaluate(HarnessModel(net, tokenizer), ["piqa"], limit=1)
