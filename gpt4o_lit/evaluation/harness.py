@@ -15,7 +15,7 @@ import yaml
 
 from gpt4o_lit.evaluation.likelihood import BATCH_TOKENS, Pair, likelihoods
 from gpt4o_lit.generation import PromptFormat, SamplingConfig, generate
-from gpt4o_lit.generation.prefill import PLAIN
+from gpt4o_lit.generation.prefill import PLAIN, start_id
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.tokenizer import Tokenizer
 
@@ -89,12 +89,11 @@ class HarnessModel(TemplateLM):
         from tqdm import tqdm
 
         pairs: list[Pair] = [(given, asked) for _, given, asked in requests]
-        pad_id = self._pieces.pad_id
         with tqdm(total=len(pairs), desc="likelihoods", disable=disable_tqdm) as bar:
             found = likelihoods(
                 self._net,
                 pairs,
-                start_id=pad_id if pad_id < (self._net.config.vocab_size or 0) else 0,
+                start_id=start_id(self._net, self._pieces),
                 bidirectional=self._format.bidirectional,
                 batch_tokens=self._batch_tokens,
                 on_batch=bar.update,

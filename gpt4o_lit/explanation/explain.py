@@ -10,7 +10,7 @@ from gpt4o_lit.explanation.labels import Labels
 from gpt4o_lit.explanation.lens import Guess, logit_lens
 from gpt4o_lit.explanation.record import Record, record, rollout
 from gpt4o_lit.generation import PromptFormat, SamplingConfig, decode
-from gpt4o_lit.generation.prefill import PLAIN, num_pieces
+from gpt4o_lit.generation.prefill import PLAIN, start_id
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.tokenizer import Tokenizer
 
@@ -71,10 +71,10 @@ def explain(
     if transformer.decoder is None and tokenizer.mask_id in tokens:
         asked = tokens.index(tokenizer.mask_id)
     spoken_for, names = None, Labels(tokenizer)
-    pad_id = tokenizer.pad_id if tokenizer.pad_id < num_pieces(transformer, tokenizer) else 0
     if num_steps:
         spoken_for = attribute(
-            transformer, tokens_1T, source_1S, position=asked, baseline_id=pad_id,
+            transformer, tokens_1T, source_1S, position=asked,
+            baseline_id=start_id(transformer, tokenizer),
             target_id=int(found.logits_TV[asked, : tokenizer.vocab_size].argmax()),
             num_steps=num_steps, bidirectional=prompt_format.bidirectional,
         )  # fmt: skip
@@ -115,7 +115,7 @@ def _read(
         )
     if not both:
         return ids, None
-    start = tokenizer.pad_id if tokenizer.pad_id < num_pieces(transformer, tokenizer) else 0
+    start = start_id(transformer, tokenizer)
     if answer is not None:
         return [start, *tokenizer.encode(answer)][:longest], ids
     greedy = SamplingConfig(temperature=0.0, max_new_tokens=min(32, longest - 1))

@@ -88,8 +88,7 @@ def prefill(
     An encoder-decoder's prompts are what its encoder reads; its decoder has read pad alone.
     """
     rows, weight = group.rows, transformer.head.weight
-    # Padding is seen by nobody; where the network has no vector for it any other will do.
-    pad_id = tokenizer.pad_id if tokenizer.pad_id < num_pieces(transformer, tokenizer) else 0
+    pad_id = start_id(transformer, tokenizer)  # padding is seen by nobody
     source_BS = source_documents_BS = prefix_BT = None
     if transformer.encoder is not None:
         source_BS, source_documents_BS = _padded(rows, pad_id, weight.device)
@@ -140,6 +139,11 @@ def num_pieces(transformer: Transformer, tokenizer: Tokenizer) -> int:
     """Pieces that the network can write: a vocab_size rounded up has scores that belong to none,
     and an imported network has no vectors for what was appended to its tokenizer."""
     return min(tokenizer.vocab_size, transformer.config.vocab_size or 0)
+
+
+def start_id(transformer: Transformer, tokenizer: Tokenizer) -> int:
+    """What an encoder-decoder's answers start with: pad, or 0 where it has no vector for it."""
+    return tokenizer.pad_id if tokenizer.pad_id < num_pieces(transformer, tokenizer) else 0
 
 
 def _encoded(tokenizer: Tokenizer, prompt: Prompt, longest: int, add_bos: bool) -> list[int]:

@@ -16,6 +16,7 @@ from gpt4o_lit.generation.prefill import (
     group_prompts,
     num_pieces,
     prefill,
+    start_id,
 )
 from gpt4o_lit.generation.sampling import SamplingConfig, distribution
 from gpt4o_lit.generation.step import Step
@@ -130,7 +131,9 @@ class _Row:
         token = self._draw(distribution(self.large.scores(hidden_1D), self.config)[0])
         yield token
         both = self.large.transformer.encoder is not None
-        before = self.tokenizer.pad_id if both else self.group.rows[0][-1]
+        before = (
+            start_id(self.large.transformer, self.tokenizer) if both else self.group.rows[0][-1]
+        )
         left = self.group.steps - 1
         while left:
             count = min(self.draft.num_proposed, left - 1)

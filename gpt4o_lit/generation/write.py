@@ -1,6 +1,7 @@
 """Text behind a prompt, whole or piece by piece."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from gpt4o_lit.generation.beam import BeamConfig, beam_search
 from gpt4o_lit.generation.decode import decode
@@ -124,26 +125,10 @@ def _steps(
     draft: Draft | None,
     compiled: bool,
 ) -> Iterator[list[int | None]]:
+    how: dict[str, Any] = {"prompt_format": prompt_format, "first": first, "compiled": compiled}
     if draft is None:
-        return decode(
-            transformer,
-            tokenizer,
-            prompts,
-            config,
-            prompt_format=prompt_format,
-            first=first,
-            compiled=compiled,
-        )
-    return speculate(
-        transformer,
-        draft,
-        tokenizer,
-        prompts,
-        config,
-        prompt_format=prompt_format,
-        first=first,
-        compiled=compiled,
-    )
+        return decode(transformer, tokenizer, prompts, config, **how)
+    return speculate(transformer, draft, tokenizer, prompts, config, **how)
 
 
 class _Completion:
