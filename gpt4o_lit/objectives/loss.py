@@ -16,6 +16,10 @@ CHUNK_BYTES = {"cpu": 100 << 20, "cuda": 512 << 20}
 """Room for the logits of a chunk, by device; measured by benchmarks/loss_speed.py."""
 
 
+ROWS_AT_ONCE = 2048
+"""Rows of the weight's gradient that are added in one go: what is widened for it fits a cache."""
+
+
 @torch.compiler.disable
 def linear_cross_entropy(
     features_ND: Tensor,
@@ -247,4 +251,6 @@ def _accumulate(out: Tensor, left: Tensor, right: Tensor) -> None:
     if out.dtype == left.dtype:
         out.addmm_(left, right)
     else:
-        out.add_(left @ right)
+        product = left @ right
+        for rows in _chunks(out.shape[0], ROWS_AT_ONCE):
+            out[rows].add_(product[rows])

@@ -14,7 +14,7 @@ pytest.importorskip("lm_eval", reason="the extra `harness` is not installed")
 from lm_eval import simple_evaluate
 
 from gpt4o_lit.evaluation.harness import HarnessModel, evaluate, write_tasks
-from gpt4o_lit.evaluation.results import of_harness
+from gpt4o_lit.evaluation.results import Result, of_harness
 from gpt4o_lit.generation import PromptFormat
 from gpt4o_lit.interop import save_hugging_face
 from gpt4o_lit.interop.save_tokenizer import save_tokenizer
@@ -65,18 +65,23 @@ def tokenizer() -> Any:
     return recipe.build([*texts, "Question: Answer:\n"])
 
 
-@pytest.fixture
-def net(tokenizer: Any) -> Transformer:
+def decoder(tokenizer: Any, dim: int, max_seq_len: int, init_std: float) -> Transformer:
     stack = StackConfig(
         num_layers=2,
-        dim=32,
+        dim=dim,
         attention=AttentionConfig(num_heads=4),
         feed_forward=FeedForwardConfig(),
     )
+    size = tokenizer.vocab_size
     config = TransformerConfig(
-        decoder=stack, vocab_size=tokenizer.vocab_size, max_seq_len=48, init_std=0.3
+        decoder=stack, vocab_size=size, max_seq_len=max_seq_len, init_std=init_std
     )
     return Transformer(config).eval()
+
+
+@pytest.fixture
+def net(tokenizer: Any) -> Transformer:
+    return decoder(tokenizer, dim=32, max_seq_len=48, init_std=0.3)
 
 
 @pytest.fixture
@@ -109,21 +114,34 @@ def wanted(rows: Path) -> list[str]:
             f"blimp={rows}"]  # fmt: skip
 
 
+def both(
+    net: Transformer,
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    wishes: list[str],
+    folder: Path,
+    **options: Any,
+) -> tuple[list[Result], list[Result]]:
+    """What tasks say of our network, and of our export behind the harness's own model."""
+    tasks = write_tasks(wishes, folder / "tasks")
+    ours = evaluate(HarnessModel(net, tokenizer, prompt_format, **options), tasks)
+    export = folder / "export"
+    save_hugging_face(net, export, tokenizer=tokenizer)
+    max_seq_len = net.config.max_seq_len
+    save_tokenizer(tokenizer, export, max_seq_len=max_seq_len, add_bos=prompt_format.add_bos)
+    theirs = simple_evaluate(
+        model="hf", model_args=f"pretrained={export},dtype=float32", device="cpu",
+        tasks=[str(task) for task in tasks], batch_size=8, bootstrap_iters=0,
+    )  # fmt: skip
+    return of_harness(ours), of_harness(theirs)
+
+
 @pytest.mark.parametrize("add_bos", [False, True])
 def test_our_scores_are_those_of_the_harness_on_our_export(
     add_bos: bool, net: Transformer, tokenizer: Any, rows: Path, tmp_path: Path
 ) -> None:
-    tasks = write_tasks(wanted(rows), tmp_path / "tasks")
-    model = HarnessModel(net, tokenizer, PromptFormat(add_bos=add_bos), batch_tokens=100)
-    ours = of_harness(evaluate(model, tasks))
-    export = tmp_path / "export"
-    save_hugging_face(net, export, tokenizer=tokenizer)
-    save_tokenizer(tokenizer, export, max_seq_len=48, add_bos=add_bos)
-    found = simple_evaluate(
-        model="hf", model_args=f"pretrained={export},dtype=float32", device="cpu",
-        tasks=[str(task) for task in tasks], batch_size=4,
-    )  # fmt: skip
-    theirs = of_harness(found)
+    prompt_format = PromptFormat(add_bos=add_bos)
+    ours, theirs = both(net, tokenizer, prompt_format, wanted(rows), tmp_path, batch_tokens=100)
     assert [result.task for result in ours] == [
         "lambada_openai", "lambada_openai", "piqa", "piqa", "blimp_passive_1"
     ]  # fmt: skip
@@ -131,6 +149,25 @@ def test_our_scores_are_those_of_the_harness_on_our_export(
         assert (our.task, our.metric, our.rows) == (their.task, their.metric, their.rows)
         assert our.value == pytest.approx(their.value, rel=1e-5)
         assert our.rows == 12
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_real_tasks_score_the_same_to_the_digit(real_data: Path, tmp_path: Path) -> None:
+    english = (real_data / "wikitext2" / "valid.txt").read_text(encoding="utf-8")
+    tokenizer = TrainSentencePiece(vocab_size=2000, model_type="bpe").build(english.splitlines())
+    net = decoder(tokenizer, dim=64, max_seq_len=512, init_std=0.2)
+    rows = real_data / "eval_visible"
+    tasks = [f"{name}={rows / f'{name}.jsonl'}" for name in ("lambada_openai", "piqa", "arc_easy")]
+    tasks.append(f"blimp={real_data / 'blimp_visible10'}")
+    ours, theirs = both(net, tokenizer, PromptFormat(add_bos=True), tasks, tmp_path)
+    assert sum(result.rows for result in ours if result.metric == "acc") > 15_000
+    assert [(each.task, each.metric, each.rows) for each in ours] == [
+        (each.task, each.metric, each.rows) for each in theirs
+    ]
+    for our, their in zip(ours, theirs, strict=True):
+        alike = pytest.approx(their.value, rel=1e-5) if our.metric == "perplexity" else their.value
+        assert our.value == alike, our.task
 
 
 def test_rows_with_the_tasks_own_fields_are_read_as_they_are(rows: Path, tmp_path: Path) -> None:
