@@ -45,8 +45,10 @@ def theirs(tmp_path: Path) -> Saved:
 
     from tests.interop.tiny_hugging_face import PAIRS, make
     from tests.tokenizer.test_hugging_face import byte_level, metaspace, word_piece
+    from tests.tokenizer.test_marian import write_files
 
     def save(name: str, pieces: int = 500, folder: str = "theirs") -> Path:
+        path = tmp_path / folder
         marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
         if name.startswith("bert"):
             fast = word_piece()
@@ -56,11 +58,12 @@ def theirs(tmp_path: Path) -> Saved:
             fast = metaspace()
         else:
             fast, marks = byte_level(), {"eos_token": "</s>"}
-        path = tmp_path / folder
         model = make(name)
         if pieces != 61:
             model.resize_token_embeddings(pieces, mean_resizing=False)
         model.save_pretrained(path)
+        if name == "marian":
+            return write_files(path)
         transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **marks).save_pretrained(path)
         return path
 

@@ -6,8 +6,13 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from gpt4o_lit.commands.sampling_flags import add_sampling_flags, opened_run, sampling_config
-from gpt4o_lit.generation import Conversation, Message, PromptFormat, SamplingConfig, stream
+from gpt4o_lit.commands.sampling_flags import (
+    add_sampling_flags,
+    opened_run,
+    prompt_format_of,
+    sampling_config,
+)
+from gpt4o_lit.generation import Conversation, Message, SamplingConfig, stream
 from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.parse_errors import OneLineParser
 
@@ -108,7 +113,7 @@ def _answer(
         return
     if left_out:
         print(f"(the oldest {left_out} messages no longer fit)", file=sys.stderr)
-    form = PromptFormat(add_bos=run.add_bos, bidirectional=run.bidirectional_prompt)
+    form = prompt_format_of(run)
     written = ""
     try:
         pieces = stream(

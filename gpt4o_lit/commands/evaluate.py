@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
-from gpt4o_lit.commands.sampling_flags import DTYPES, opened_run
+from gpt4o_lit.commands.sampling_flags import DTYPES, opened_run, prompt_format_of
 from gpt4o_lit.corpus import CorpusConfig, documents_of
 from gpt4o_lit.evaluation.likelihood import BATCH_TOKENS
 from gpt4o_lit.evaluation.perplexity import text_quality
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"{name} ({value}) must be at least 1; leave it out for the default")
     run = opened_run(args)
-    form = PromptFormat(add_bos=run.add_bos, bidirectional=run.bidirectional_prompt)
+    form = prompt_format_of(run)
     results = _on_texts(run, args, form) if args.text else []
     place = RunDirectory(run.path).below("evaluate").path
     if args.tasks:

@@ -3,8 +3,8 @@
 import sys
 import warnings
 
+from gpt4o_lit.commands.sampling_flags import prompt_format_of
 from gpt4o_lit.explanation import explain, write_page
-from gpt4o_lit.generation import PromptFormat
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.run_directory import RunDirectory
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     if args.num_steps < 0:
         raise ValueError(f"num_steps ({args.num_steps}) must be at least 0; set it to 32")
     run = open_run(args.run, args.checkpoint)
-    form = PromptFormat(add_bos=run.add_bos, bidirectional=run.bidirectional_prompt)
+    form = prompt_format_of(run)
     told = explain(
         run.transformer, run.tokenizer, args.text, answer=args.answer, prompt_format=form,
         num_steps=args.num_steps,

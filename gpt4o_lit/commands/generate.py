@@ -14,6 +14,7 @@ from gpt4o_lit.commands.sampling_flags import (
     DTYPES,
     add_sampling_flags,
     opened_run,
+    prompt_format_of,
     sampling_config,
 )
 from gpt4o_lit.generation import (
@@ -21,7 +22,6 @@ from gpt4o_lit.generation import (
     Constraint,
     Draft,
     Pattern,
-    PromptFormat,
     SamplingConfig,
     decode,
     fill,
@@ -195,10 +195,6 @@ class _Writer:
     draft: Draft | None
     compiled: bool
 
-    @property
-    def prompt_format(self) -> PromptFormat:
-        return PromptFormat(add_bos=self.run.add_bos, bidirectional=self.run.bidirectional_prompt)
-
     def show(self, prompt: str, *, whole: bool) -> int:
         """Print what the network makes of one prompt; the number of tokens in it."""
         net, tokenizer = self.run.transformer, self.run.tokenizer
@@ -211,7 +207,7 @@ class _Writer:
             return self.count([answer["completion"] for answer in answers])
         pieces = stream(
             net, tokenizer, prompt, self.config,
-            prompt_format=self.prompt_format, draft=self.draft, compiled=self.compiled,
+            prompt_format=prompt_format_of(self.run), draft=self.draft, compiled=self.compiled,
         )  # fmt: skip
         if whole:
             pieces = iter(["".join(pieces)])
@@ -242,7 +238,7 @@ class _Writer:
 
     def answers(self, prompts: list[str], first: int = 0) -> list[list[dict[str, Any]]]:
         """What is written for each prompt, best first: a completion, and the score of a search."""
-        net, tokenizer, form = self.run.transformer, self.run.tokenizer, self.prompt_format
+        net, tokenizer, form = self.run.transformer, self.run.tokenizer, prompt_format_of(self.run)
         if isinstance(self.config, BeamConfig):
             found = search(
                 net, tokenizer, prompts, self.config, prompt_format=form, compiled=self.compiled
@@ -278,7 +274,8 @@ class _Writer:
         assert isinstance(self.config, SamplingConfig)
         few = replace(self.config, max_new_tokens=min(TIMED, self.config.max_new_tokens))
         net, tokenizer = self.run.transformer, self.run.tokenizer
-        how: dict[str, Any] = {"prompt_format": self.prompt_format, "compiled": self.compiled}
+        form = prompt_format_of(self.run)
+        how: dict[str, Any] = {"prompt_format": form, "compiled": self.compiled}
         again = Draft(self.draft.transformer, self.draft.num_proposed)
         for _ in range(2):  # the first time compiles what is not compiled yet
             drafted = _tokens_per_second(speculate(net, again, tokenizer, prompts, few, **how))

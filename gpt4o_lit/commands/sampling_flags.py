@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from gpt4o_lit.generation import SamplingConfig
+from gpt4o_lit.generation import PromptFormat, SamplingConfig
 from gpt4o_lit.interop.run import OpenedRun, open_run
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -30,6 +30,13 @@ def opened_run(args: argparse.Namespace) -> OpenedRun:
     run = open_run(args.run, args.checkpoint)
     run.transformer.to(DTYPES[args.dtype])
     return run
+
+
+def prompt_format_of(run: OpenedRun) -> PromptFormat:
+    """How prompts are put before the network of a run."""
+    return PromptFormat(
+        add_bos=run.add_bos, bidirectional=run.bidirectional_prompt, add_eos=run.source_eos
+    )
 
 
 def sampling_config(args: argparse.Namespace, **others: object) -> SamplingConfig:

@@ -79,9 +79,9 @@ class HarnessModel(TemplateLM):
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
     ) -> list[int]:
-        """The ids of a text, with bos as in training."""
-        opens = self._format.add_bos and add_special_tokens is not False
-        return [*([self._pieces.bos_id] if opens else []), *self._pieces.encode(string)]
+        """The ids of a text, with bos and eos as in training."""
+        ids = self._pieces.encode(string)
+        return ids if add_special_tokens is False else self._format.surround(ids, self._pieces)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False
@@ -124,8 +124,7 @@ class HarnessModel(TemplateLM):
             context, wishes = request.args
             config = _sampling(wishes)
             ids = self.tok_encode(context, add_special_tokens=False)
-            opening = 1 if self._format.add_bos else 0
-            room = self.max_length - opening
+            room = self.max_length - len(self._format.surround([], self._pieces))
             if self.backend == "causal":
                 room -= config.max_new_tokens
             if room < 1:

@@ -103,9 +103,10 @@ def _read(
     if answer is not None and not both:
         raise ValueError("an answer is for an encoder-decoder; leave it out, or put it in the text")
     parts = text.split(MASK) if transformer.decoder is None else [text]
-    ids = [tokenizer.bos_id] if prompt_format.add_bos else []
+    ids: list[int] = []
     for number, part in enumerate(parts):
         ids += [*([tokenizer.mask_id] if number else []), *tokenizer.encode(part)]
+    ids = prompt_format.surround(ids, tokenizer)
     if not ids:
         raise ValueError("the text has no token; give some text")
     longest = transformer.config.max_seq_len

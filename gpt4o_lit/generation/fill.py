@@ -31,9 +31,10 @@ def fill(
     first, *others = text.split(mask)
     # A part behind a mask opens no text, so no model puts a space in front of it.
     flat, lengths = tokenizer.encode_flat([first, *others], ["", *(mask[-1] for _ in others)])
-    ids = [tokenizer.bos_id] if prompt_format.add_bos else []
+    ids: list[int] = []
     for number, part in enumerate(np.split(flat, np.cumsum(lengths)[:-1])):
         ids += ([tokenizer.mask_id] if number else []) + part.tolist()
+    ids = prompt_format.surround(ids, tokenizer)
     tokens_BT = torch.tensor([ids], device=transformer.head.weight.device)
     with torch.compiler.set_stance(UNCOMPILED):
         logits_BTV = transformer(tokens_BT)[..., : tokenizer.vocab_size]

@@ -29,6 +29,14 @@ class PromptFormat:
     """Put bos before each prompt, as a corpus with add_bos does before each document."""
     bidirectional: bool = False
     """The tokens of a prompt see one another both ways (prefix LM)."""
+    add_eos: bool = False
+    """Put eos behind what an encoder-decoder reads, as T5 and Marian do."""
+
+    def surround(self, ids: list[int], tokenizer: Tokenizer) -> list[int]:
+        """The ids of a prompt with what belongs before and behind them."""
+        before = [tokenizer.bos_id] if self.add_bos else []
+        behind = [tokenizer.eos_id] if self.add_eos else []
+        return [*before, *ids, *behind]
 
 
 PLAIN = PromptFormat()
@@ -65,7 +73,7 @@ def group_prompts(
     longest, size = transformer.config.max_seq_len, num_pieces(transformer, tokenizer)
     groups: dict[int, Group] = {}
     for number, prompt in enumerate(prompts):
-        ids = _encoded(tokenizer, prompt, longest, prompt_format.add_bos)
+        ids = _encoded(tokenizer, prompt, longest, prompt_format)
         if max(ids) >= size:
             piece = tokenizer.piece(max(ids))
             raise ValueError(
@@ -146,10 +154,11 @@ def start_id(transformer: Transformer, tokenizer: Tokenizer) -> int:
     return tokenizer.pad_id if tokenizer.pad_id < num_pieces(transformer, tokenizer) else 0
 
 
-def _encoded(tokenizer: Tokenizer, prompt: Prompt, longest: int, add_bos: bool) -> list[int]:
+def _encoded(
+    tokenizer: Tokenizer, prompt: Prompt, longest: int, prompt_format: PromptFormat
+) -> list[int]:
     """The prompt's ids; an empty prompt is the end of a document, behind which another begins."""
-    ids = ([tokenizer.bos_id] if add_bos else []) + ids_of(tokenizer, prompt)
-    ids = ids or [tokenizer.eos_id]
+    ids = prompt_format.surround(ids_of(tokenizer, prompt), tokenizer) or [tokenizer.eos_id]
     if len(ids) > longest:
         raise ValueError(
             f"the prompt has {len(ids)} tokens, more than max_seq_len ({longest}); shorten it"

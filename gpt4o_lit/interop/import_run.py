@@ -19,7 +19,7 @@ from gpt4o_lit.model import TransformerConfig
 from gpt4o_lit.run_directory import RunDirectory
 from gpt4o_lit.tokenizer import FastTokenizer, Tokenizer
 
-HUB_FILES = ["*.safetensors", "*.json", "*.model"]
+HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.spm"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def import_hugging_face(source: Path, name: str, run_dir: str | None = None) -> 
     (run.path / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     run.checkpoints.mkdir(exist_ok=True)
     part = run.checkpoints / "best.ckpt.part"
-    _write_checkpoint(model, {"tokenizer_fingerprint": tokenizer.fingerprint}, part)
+    is_pair = config.encoder is not None and config.decoder is not None
+    others = {"tokenizer_fingerprint": tokenizer.fingerprint, "source_eos": is_pair}
+    _write_checkpoint(model, others, part)
     part.rename(run.checkpoints / "best.ckpt")
     num_parameters = sum(math.prod(rule.shape) for rule in model.rules.values())
     return Imported(run, config, tokenizer, num_parameters, model.dtype("tokens.weight"))

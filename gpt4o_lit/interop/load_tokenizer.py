@@ -4,7 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from gpt4o_lit.interop.files import read_json
-from gpt4o_lit.tokenizer import FastTokenizer, SentencePieceTokenizer, SpecialNames, Tokenizer
+from gpt4o_lit.tokenizer import (
+    FastTokenizer,
+    SentencePieceTokenizer,
+    SpecialNames,
+    Tokenizer,
+    load_marian,
+)
+from gpt4o_lit.tokenizer.marian import SOURCE
 
 FAST = "tokenizer.json"
 SENTENCE_PIECE = ("tokenizer.model", "spiece.model")
@@ -20,10 +27,10 @@ NAMES = {
 
 
 def load_hugging_face_tokenizer(directory: Path | str) -> Tokenizer:
-    """The tokenizer out of tokenizer.json, or else of a SentencePiece model.
+    """The tokenizer out of tokenizer.json, of a SentencePiece model, or of Marian's three files.
 
     Raises:
-        FileNotFoundError: there is neither.
+        FileNotFoundError: there is none of these.
         ValueError: a file is damaged.
     """
     directory = Path(directory)
@@ -33,9 +40,11 @@ def load_hugging_face_tokenizer(directory: Path | str) -> Tokenizer:
     for name in SENTENCE_PIECE:
         if (directory / name).exists():
             return SentencePieceTokenizer((directory / name).read_bytes(), str(directory / name))
+    if (directory / SOURCE).exists():
+        return load_marian(directory)
     raise FileNotFoundError(
-        f"{fast}: no such file, nor {' or '.join(SENTENCE_PIECE)}; open the tokenizer with "
-        "transformers' AutoTokenizer and save it there"
+        f"{fast}: no such file, nor {' or '.join((*SENTENCE_PIECE, SOURCE))}; open the tokenizer "
+        "with transformers' AutoTokenizer and save it there"
     )
 
 

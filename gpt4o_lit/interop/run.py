@@ -32,6 +32,8 @@ class OpenedRun:
     """Whether the corpus of the run has bos before each document."""
     bidirectional_prompt: bool
     """Whether the run has learned to read the beginning of a document both ways (prefix LM)."""
+    source_eos: bool = False
+    """Whether what its encoder reads for its decoder has always ended with eos (T5, Marian)."""
 
 
 def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> OpenedRun:
@@ -50,10 +52,16 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
     config = read_config(saved, file)
     transformer = _filled(config, read_weights(saved), file)
     tokenizer = load_tokenizer(run.path / "tokenizer")
-    # Checkpoints of a task without such an objective lack the key.
-    both_ways = bool(saved.get("bidirectional_prompt", False))
-    adds_bos = _adds_bos(run.config)
-    return OpenedRun(transformer.eval(), tokenizer, file, run.path, adds_bos, both_ways)
+    return OpenedRun(
+        transformer.eval(),
+        tokenizer,
+        file,
+        run.path,
+        add_bos=_adds_bos(run.config),
+        # Checkpoints of what has not learned such a thing lack the key.
+        bidirectional_prompt=bool(saved.get("bidirectional_prompt", False)),
+        source_eos=bool(saved.get("source_eos", False)),
+    )
 
 
 def read_config(saved: dict[str, Any], file: Path) -> TransformerConfig:

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gpt4o_lit.tokenizer import ByteTokenizer, FastTokenizer, Tokenizer
+from gpt4o_lit.tokenizer import ByteTokenizer, FastTokenizer, MarianTokenizer, Tokenizer
 from gpt4o_lit.tokenizer.sentence_piece import SPACE, SentencePieceTokenizer
+from gpt4o_lit.tokenizer.tokenizer import EOS, PAD, UNK
 
 # The numbers of kinds of pieces and models in SentencePiece's own file format.
 NORMAL, USER_DEFINED, UNUSED = 1, 4, 5
@@ -23,10 +24,12 @@ CHAT_TEMPLATE = (
 def save_tokenizer(
     tokenizer: Tokenizer, directory: Path | str, *, max_seq_len: int, add_bos: bool = False
 ) -> None:
-    """Write tokenizer.json and tokenizer_config.json, with a template of chats.
+    """Write tokenizer.json and tokenizer_config.json, with a template of chats; of a Marian
+    tokenizer its own three files.
 
     Text becomes the same ids, but for the names of special pieces: there they become those pieces,
-    here they are text.
+    here they are text. Of two orders of the same pieces, which are equally likely to a unigram
+    model, the libraries may choose each its own: they add up in float32 and in float64.
 
     Raises:
         ValueError: the library `tokenizers` is not installed, or the tokenizer is of another kind.
@@ -37,7 +40,13 @@ def save_tokenizer(
         "model_max_length": max_seq_len,
         "clean_up_tokenization_spaces": False,
     }
-    if isinstance(tokenizer, FastTokenizer):  # as it was; what we append is in no embedding
+    directory.mkdir(parents=True, exist_ok=True)
+    model = None
+    if isinstance(tokenizer, MarianTokenizer):
+        tokenizer.save_files(directory)
+        settings["tokenizer_class"] = "MarianTokenizer"
+        own = {"pad": PAD, "eos": EOS, "unk": UNK}
+    elif isinstance(tokenizer, FastTokenizer):  # as it was; what we append is in no embedding
         model = tokenizer.model
         own = {name: piece for name, piece in asdict(tokenizer.names).items() if piece is not None}
     else:
@@ -53,8 +62,8 @@ def save_tokenizer(
             "chat_template": CHAT_TEMPLATE,
         }
     settings |= {f"{name}_token": piece for name, piece in own.items()}
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "tokenizer.json").write_text(model, encoding="utf-8")
+    if model is not None:
+        (directory / "tokenizer.json").write_text(model, encoding="utf-8")
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     (directory / "tokenizer_config.json").write_text(text, encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from gpt4o_lit.tokenizer.byte_level import ByteTokenizer
 from gpt4o_lit.tokenizer.hugging_face import FastTokenizer, SpecialNames
 from gpt4o_lit.tokenizer.load import load_tokenizer
+from gpt4o_lit.tokenizer.marian import MarianTokenizer, load_marian
 from gpt4o_lit.tokenizer.recipes import (
     Bytes,
     LoadTokenizer,
@@ -18,11 +19,13 @@ __all__ = [
     "Bytes",
     "FastTokenizer",
     "LoadTokenizer",
+    "MarianTokenizer",
     "SentencePieceTokenizer",
     "SpecialNames",
     "Tokenizer",
     "TokenizerRecipe",
     "TrainCharacters",
     "TrainSentencePiece",
+    "load_marian",
     "load_tokenizer",
 ]

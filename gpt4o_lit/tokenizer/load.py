@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gpt4o_lit.tokenizer.byte_level import ByteTokenizer
 from gpt4o_lit.tokenizer.hugging_face import MODEL, FastTokenizer, SpecialNames
+from gpt4o_lit.tokenizer.marian import load_marian
 from gpt4o_lit.tokenizer.sentence_piece import SentencePieceTokenizer
 from gpt4o_lit.tokenizer.tokenizer import Tokenizer
 
@@ -32,8 +33,11 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
     if kind == "hugging_face":
         text = (place / MODEL).read_text(encoding="utf-8")
         return FastTokenizer(text, SpecialNames(**settings["names"]), source=str(place / MODEL))
+    if kind == "marian":
+        return load_marian(place)
     raise ValueError(
-        f"kind ({kind!r}) in {about} must be bytes, sentencepiece or hugging_face; save it anew"
+        f"kind ({kind!r}) in {about} must be bytes, sentencepiece, hugging_face or marian; save "
+        "it anew"
     )
 
 

@@ -19,7 +19,7 @@ from tests.conftest import Saved
 from tests.interop.tiny_hugging_face import PAIRS
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "t5"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "t5", "marian"])
 @torch.no_grad()
 def test_an_imported_run_writes_what_their_model_writes(
     name: str, theirs: Saved, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
@@ -38,11 +38,13 @@ def test_an_imported_run_writes_what_their_model_writes(
     pair = name in PAIRS
     auto = transformers.AutoModelForSeq2SeqLM if pair else transformers.AutoModelForCausalLM
     model = auto.from_pretrained(source).eval()
-    given = tokenizer("the cat", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    ids = tokenizer("the cat", add_special_tokens=False)["input_ids"]
+    given = torch.tensor([[*ids, *([tokenizer.eos_token_id] if pair else [])]])
+    model.generation_config.forced_eos_token_id = None  # theirs cuts the last token off for it
     extra = {"decoder_start_token_id": tokenizer.pad_token_id, "use_cache": False} if pair else {}
     made = model.generate(
         given, max_new_tokens=12, do_sample=False, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=0, **extra,
+        pad_token_id=tokenizer.pad_token_id or 0, **extra,
     )  # fmt: skip
     assert ours.rstrip("\n") == tokenizer.decode(made[0], skip_special_tokens=True).rstrip("\n")
 
