@@ -126,6 +126,7 @@ def main() -> None:
         for _ in range(args.rounds):
             ours.append(by_command(Path(folder), args))
             plain.append(by_hand(Path(folder), args))
+            print(f"round: {ours[-1] * 1e3:.1f} ms, bare loop {plain[-1] * 1e3:.1f} ms", flush=True)
     ratio = statistics.median(a / b for a, b in zip(ours, plain, strict=True))
     print(
         f"gpt4o-lit fit {statistics.median(ours) * 1e3:.1f} ms a step, bare loop "
