@@ -1,14 +1,20 @@
 """`gpt4o-lit export RUN DIR`: a run as others open it."""
 
+import argparse
 import sys
 from pathlib import Path
 
 import torch
 
-from gpt4o_lit.interop.export import export_hugging_face, export_program
+from gpt4o_lit.interop.export import (
+    Compared,
+    MismatchError,
+    export_hugging_face,
+    export_program,
+)
 from gpt4o_lit.interop.gguf import export_gguf
 from gpt4o_lit.interop.onnx import export_onnx
-from gpt4o_lit.interop.run import open_run
+from gpt4o_lit.interop.run import OpenedRun, open_run
 from gpt4o_lit.parse_errors import OneLineParser
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -63,27 +69,37 @@ def main(argv: list[str]) -> int:
     if args.max_shard_mb < 1:
         raise ValueError(f"max_shard_mb ({args.max_shard_mb}) must be at least 1; set it to 5000")
     run = open_run(args.run, args.checkpoint)
-    if args.format == "hf":
-        compared = export_hugging_face(
-            run,
-            directory,
-            family=args.family,
-            dtype=DTYPES.get(args.dtype),
-            max_shard_bytes=args.max_shard_mb * MB,
-        )
-    elif args.format == "gguf":
-        compared = export_gguf(run, directory, DTYPES.get(args.dtype))
-    elif args.format == "onnx":
-        compared = export_onnx(run, directory)
-    else:
-        compared = export_program(run, directory)
+    try:
+        compared = _export(run, directory, args)
+    except MismatchError as error:
+        print(f"gpt4o-lit export: {error}", file=sys.stderr)
+        return 1
     for path in sorted(directory.iterdir()):
         print(f"{path.stat().st_size:>14,} bytes  {path}")
-    print(
-        f"opened by {compared.by}: logits differ by at most {compared.difference:.1e} "
-        f"(the largest is {compared.largest:.1f})"
-    )
-    if not compared.is_equal:
+    for each in compared:
+        print(
+            f"opened by {each.by}: logits differ by at most {each.difference:.1e} "
+            f"(the largest is {each.largest:.1f})"
+        )
+    if not all(each.is_equal for each in compared):
         print(f"gpt4o-lit export: {directory} does not compute what the run does", file=sys.stderr)
         return 1
     return 0
+
+
+def _export(run: OpenedRun, directory: Path, args: argparse.Namespace) -> list[Compared]:
+    if args.format == "hf":
+        return [
+            export_hugging_face(
+                run,
+                directory,
+                family=args.family,
+                dtype=DTYPES.get(args.dtype),
+                max_shard_bytes=args.max_shard_mb * MB,
+            )
+        ]
+    if args.format == "gguf":
+        return export_gguf(run, directory, DTYPES.get(args.dtype))
+    return [
+        export_onnx(run, directory) if args.format == "onnx" else export_program(run, directory)
+    ]

@@ -29,11 +29,17 @@ class Compared:
     """Largest logit, without its sign."""
     by: str
     """What opened the files."""
+    tolerance: float = TOLERANCE
+    """Share of the largest logit that rounding may make."""
 
     @property
     def is_equal(self) -> bool:
-        """Whether the difference is no more than rounding in float32 makes."""
-        return self.difference <= TOLERANCE * max(1.0, self.largest)
+        """Whether the difference is no more than rounding makes."""
+        return self.difference <= self.tolerance * max(1.0, self.largest)
+
+
+class MismatchError(Exception):
+    """What was written is read otherwise than it was meant."""
 
 
 def export_hugging_face(

@@ -1,6 +1,7 @@
 """Exports a decoder and its tokenizer to one GGUF file, as llama.cpp reads it."""
 
-import importlib
+import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,31 +9,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt4o_lit.interop.export import Compared, compare, rounded
+from gpt4o_lit.interop.export import Compared, MismatchError, compare, rounded, sample_inputs
 from gpt4o_lit.interop.families import FAMILIES
+from gpt4o_lit.interop.llama_cpp import LlamaCpp
 from gpt4o_lit.interop.names import NAMES
 from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.interop.save import choose_family, losses
 from gpt4o_lit.interop.save_tokenizer import CHAT_TEMPLATE, UNIGRAM
 from gpt4o_lit.interop.tensors import rules
-from gpt4o_lit.model import StackConfig, TransformerConfig
+from gpt4o_lit.model import StackConfig, Transformer, TransformerConfig
 from gpt4o_lit.tokenizer import ByteTokenizer, Tokenizer
+from gpt4o_lit.tokenizer.hugging_face import byte_signs
 from gpt4o_lit.tokenizer.sentence_piece import SPACE, SentencePieceTokenizer
+from gpt4o_lit.tokenizer.tokenizer import BOS, EOS
 
 # R rows, I inputs, N heads, H head_dim
 
 FILE = "model.gguf"
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gpt2": "gpt2"}
+# Cut into tokens by llama.cpp and by us.
+TEXTS = ("the cat sat", "  two\n\n\tlines: f(x) = 1.5", "naïve, 我爱吃苹果 🙂")
 # GGUF's own numbers for kinds of pieces.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 
 
-def export_gguf(run: OpenedRun, directory: Path, dtype: torch.dtype | None = None) -> Compared:
-    """Write the file, open it by transformers' own reader of GGUF, and compare.
+def export_gguf(
+    run: OpenedRun, directory: Path, dtype: torch.dtype | None = None
+) -> list[Compared]:
+    """Write the file, open it by transformers' own reader of GGUF, and compare the logits.
 
-    Vectors are kept in float32, matrices in `dtype` (default: float32).
+    Where llama-cpp-python is installed it opens the file, too: it must cut texts into the same
+    tokens and write the same ones, but for those that its rounding makes as likely. Vectors are
+    kept in float32, matrices in `dtype` (default: float32).
 
     Raises:
+        MismatchError: llama.cpp cuts a text into other tokens.
         ValueError: before anything is written, naming what GGUF or llama.cpp cannot carry; or gguf
             or transformers is not installed.
     """
@@ -58,8 +69,36 @@ def export_gguf(run: OpenedRun, directory: Path, dtype: torch.dtype | None = Non
         answer: Tensor = model(inputs["tokens_BT"]).logits
         return answer
 
-    by = f"transformers {transformers.__version__}"
-    return compare(rounded(run.transformer, dtype, vectors=False), logits, by)
+    ours = rounded(run.transformer, dtype, vectors=False)
+    compared = [compare(ours, logits, f"transformers {transformers.__version__}")]
+    if importlib.util.find_spec("llama_cpp") is not None:
+        compared.append(_by_llama_cpp(run, ours, directory / FILE, dtype))
+    return compared
+
+
+@torch.no_grad()
+def _by_llama_cpp(
+    run: OpenedRun, net: Transformer, path: Path, dtype: torch.dtype | None
+) -> Compared:
+    """How far our likeliest token is ahead of the one that llama.cpp writes, at most."""
+    theirs = LlamaCpp(path, min(net.config.max_seq_len, 512))
+    for text in TEXTS:
+        ids = run.tokenizer.encode(text)
+        if max(ids) >= (net.config.vocab_size or 0):
+            continue  # llama.cpp aborts where a piece that it needs is missing
+        if theirs.encode(text) != ids:
+            raise MismatchError(
+                f"llama.cpp cuts {text!r} into {theirs.encode(text)}, the run into {ids}; export "
+                "with --format hf"
+            )
+    given = sample_inputs(net, 1)["tokens_BT"][0, :16].tolist()
+    written = theirs.greedy(given, 16)
+    logits_TV = net(torch.tensor([given + written[:-1]]))[0, len(given) - 1 :]
+    chosen_T = logits_TV.gather(1, torch.tensor(written)[:, None]).squeeze(1)
+    difference = float((logits_TV.amax(dim=1) - chosen_T).max())
+    # llama.cpp rounds what it multiplies to the dtype of the weights, and GELU to float16.
+    tolerance = 0.03 if dtype == torch.bfloat16 else 0.004
+    return Compared(difference, float(logits_TV.abs().max()), theirs.name, tolerance)
 
 
 def _write(
@@ -139,13 +178,31 @@ def _write_settings(writer: Any, run: OpenedRun, family: str) -> None:
 def _tokenizer_kind(tokenizer: Tokenizer) -> str:
     """What llama.cpp calls the way in which the tokenizer works."""
     if isinstance(tokenizer, ByteTokenizer):
-        return "llama"  # no piece is longer than a byte, so all are bytes that stand in
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        return "t5" if _proto(tokenizer).trainer_spec.model_type == UNIGRAM else "llama"
-    raise ValueError(
-        f"gguf: a {type(tokenizer).__name__} is not carried; export with --format hf and convert "
-        "with llama.cpp's own script"
-    )
+        return "gpt2"  # whose pieces are of bytes; without merges each is one
+    if not isinstance(tokenizer, SentencePieceTokenizer):
+        raise ValueError(
+            f"gguf: a {type(tokenizer).__name__} is not carried; export with --format hf and "
+            "convert with llama.cpp's own script"
+        )
+    proto = _proto(tokenizer)
+    settings, has_bytes = proto.normalizer_spec, proto.trainer_spec.byte_fallback
+    is_unigram = proto.trainer_spec.model_type == UNIGRAM
+    if is_unigram and not has_bytes:
+        return "t5"
+    # "llama" merges pairs; "plamo2" finds the likeliest pieces. Both leave what text says as it is.
+    lost = {
+        "no bytes that stand in for unknown signs": not has_bytes,
+        "a normalisation of text": bool(settings.precompiled_charsmap),
+        "dropped spaces": settings.remove_extra_whitespaces,
+        "a space in front of a text": is_unigram and settings.add_dummy_prefix,
+    }
+    if any(lost.values()):
+        kind = "unigram" if is_unigram else "BPE or character"
+        raise ValueError(
+            f"gguf: llama.cpp has no {kind} tokenizer with "
+            f"{' and '.join(name for name in lost if lost[name])}; export with --format hf"
+        )
+    return "plamo2" if is_unigram else "llama"
 
 
 def _proto(tokenizer: SentencePieceTokenizer) -> Any:
@@ -171,14 +228,25 @@ def _write_tokenizer(writer: Any, run: OpenedRun, kind: str) -> None:
         if proto.normalizer_spec.precompiled_charsmap:
             writer.add_precompiled_charsmap(proto.normalizer_spec.precompiled_charsmap)
     else:
-        kinds = [BYTE if id < 256 else CONTROL for id in range(len(pieces))]
+        signs = byte_signs()
+        pieces[:256] = sorted(signs, key=signs.__getitem__)  # by byte
     for id in range(len(pieces), size):  # rows of a vocabulary that was rounded up
         pieces.append(f"<unused_{id}>")
         kinds.append(CONTROL)
         scores.append(0.0)
+    if kind == "plamo2":  # no text becomes a mark, and spaces are written as spaces
+        scores = [
+            -math.inf if of in (CONTROL, UNKNOWN) else score
+            for of, score in zip(kinds, scores, strict=True)
+        ]
+        pieces = [piece.replace(SPACE, " ") for piece in pieces]
+    elif kind == "gpt2":
+        writer.add_token_merges([f"{BOS} {EOS}"])  # it wants one; these two never meet in a text
+    else:
+        pieces = [piece.replace(" ", SPACE) for piece in pieces]
     writer.add_tokenizer_model(kind)
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list([piece.replace(" ", SPACE) for piece in pieces[:size]])
+    writer.add_tokenizer_pre("gpt-2" if kind == "gpt2" else "default")
+    writer.add_token_list(pieces[:size])
     writer.add_token_scores(scores[:size])
     writer.add_token_types(kinds[:size])
     writer.add_bos_token_id(tokenizer.bos_id)

@@ -166,7 +166,7 @@ def _speller(model: dict[str, Any]) -> Any:
     """How the pieces of a model are turned into bytes of text."""
     kinds = set(_kinds(model))
     if "ByteLevel" in kinds:
-        table = _byte_signs()
+        table = byte_signs()
         return lambda piece: b"".join(
             bytes([table[sign]]) if sign in table else sign.encode() for sign in piece
         )
@@ -190,7 +190,7 @@ def _kinds(part: Any) -> list[str]:
     return [str(part.get("type")), *(kind for step in steps for kind in _kinds(step))]
 
 
-def _byte_signs() -> dict[str, int]:
+def byte_signs() -> dict[str, int]:
     """The signs that stand for bytes in GPT-2's pieces: printable ones for themselves."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -135,7 +135,9 @@ def test_gguf_holds_weights_and_tokenizer(
     reader = gguf.GGUFReader(out / "model.gguf")
     tokens = reader.get_field("tokenizer.ggml.tokens").contents()
     tokenizer = ByteTokenizer()
-    assert tokens == [tokenizer.piece(id) for id in range(tokenizer.vocab_size)]
+    assert [tokens[byte] for byte in b"a!Z"] == ["a", "!", "Z"]
+    assert tokens[ord(" ")] == "\u0120"  # as GPT-2 writes it
+    assert tokens[256:] == [tokenizer.piece(id) for id in range(256, tokenizer.vocab_size)]
     assert reader.get_field("tokenizer.ggml.eos_token_id").contents() == tokenizer.eos_id
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     matrix = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}[dtype]
