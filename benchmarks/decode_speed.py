@@ -1,4 +1,4 @@
-"""Tokens/s of writing at equal shapes: ours, Hugging Face's generate and litgpt's, in alternation.
+"""Tokens/s of writing at equal shapes: ours, Hugging Face, litgpt and llama.cpp, in alternation.
 
     python benchmarks/decode_speed.py --precision bf16
     python benchmarks/decode_speed.py --precision fp32 --batch_size 8
@@ -6,22 +6,30 @@
 A decoder of Llama's parts with 124M parameters and random weights reads a prompt of 16 tokens and
 writes 64 greedily; a round is the whole of that, prompt included, for each contender in turn. Ours
 is `generate` with compiled steps; what compiling takes is told, and no part of a round. Weights are
-read once per step, so tokens/s times their bytes is compared with the memory's own speed.
+read once per step, so tokens/s times their bytes is compared with the memory's own speed. litgpt
+and llama.cpp (`pip install llama-cpp-python`) are measured where they are installed; the latter
+reads our GGUF export in the same precision.
 """
 
 import argparse
 import importlib.util
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from training_speed import SHAPES, config_of
 
 from gpt4o_lit.generation import SamplingConfig, decode
+from gpt4o_lit.interop.gguf import FILE, write_gguf
+from gpt4o_lit.interop.llama_cpp import LlamaCpp
+from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.model import Transformer
+from gpt4o_lit.tokenizer import ByteTokenizer
 
 PROMPT, NEW = 16, 64
 SHAPE = SHAPES["124m"]
@@ -38,9 +46,8 @@ class Numbers:
     eos_id: int = -1
 
 
-def ours(dtype: torch.dtype, ids: torch.Tensor) -> Write:
+def ours(net: Transformer, ids: torch.Tensor) -> Write:
     """Our decoder with compiled steps."""
-    net = Transformer(config_of(SHAPE, llama=True)).to(dtype).eval()
     config = SamplingConfig(max_new_tokens=NEW, temperature=0)
     tokenizer: Any = Numbers()
     return lambda: list(decode(net, tokenizer, ids.tolist(), config, compiled=True))
@@ -81,6 +88,15 @@ def litgpt(dtype: torch.dtype, ids: torch.Tensor) -> Write:
     return lambda: generate(model, ids[0], PROMPT + NEW, temperature=0.0, eos_id=None)
 
 
+def llama_cpp(net: Transformer, dtype: torch.dtype, ids: torch.Tensor) -> Write:
+    """llama.cpp on our export."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_gguf(OpenedRun(net, ByteTokenizer(), folder, folder, False, False), folder, dtype)
+        model = LlamaCpp(folder / FILE, SHAPE.seq_len, torch.get_num_threads())
+    return lambda: model.greedy(ids[0].tolist(), NEW)
+
+
 def memory_speed() -> float:
     """Bytes per second that all cores read, the best of ten times."""
     block = torch.ones(256 << 20)  # a gibibyte: no cache holds it
@@ -110,16 +126,18 @@ def main() -> None:
     torch.manual_seed(0)
     dtype = PRECISIONS[args.precision]
     ids = torch.randint(1, SHAPE.vocab_size, (args.batch_size, PROMPT))
-    contenders = {"ours": ours(dtype, ids), "Hugging Face Llama": hugging_face(dtype, ids)}
+    net = Transformer(config_of(SHAPE, llama=True)).to(dtype).eval()
+    contenders = {"ours": ours(net, ids), "Hugging Face Llama": hugging_face(dtype, ids)}
     if importlib.util.find_spec("litgpt") and args.batch_size == 1:  # it writes one text at a time
         contenders["litgpt"] = litgpt(dtype, ids)
+    if importlib.util.find_spec("llama_cpp") and args.batch_size == 1:
+        contenders["llama.cpp"] = llama_cpp(net, dtype, ids)
     print(f"compiling took {seconds(contenders['ours']):.1f} s", flush=True)
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(args.rounds):
         for name, write in contenders.items():
             times[name].append(seconds(write))
     median = {name: statistics.median(each) for name, each in times.items()}
-    net = Transformer(config_of(SHAPE, llama=True))
     size = sum(weight.numel() for weight in net.parameters()) * dtype.itemsize
     peak = memory_speed()
     print(

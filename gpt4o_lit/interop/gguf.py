@@ -48,16 +48,12 @@ def export_gguf(
             or transformers is not installed.
     """
     try:
-        library = importlib.import_module("gguf")
+        importlib.import_module("gguf")
         transformers = importlib.import_module("transformers")
     except ModuleNotFoundError as error:
         raise ValueError(f"GGUF needs {error.name}; pip install 'gpt4o-lit[gguf]'") from error
-    config = run.transformer.config
-    family = _family(config)
-    kind = _tokenizer_kind(run.tokenizer)
-    directory.mkdir(parents=True, exist_ok=True)
-    _write(library, run, family, kind, dtype, directory)
-    settings = FAMILIES[family].write(config)
+    family = write_gguf(run, directory, dtype)
+    settings = FAMILIES[family].write(run.transformer.config)
     model = getattr(transformers, FAMILIES[family].architecture).from_pretrained(
         directory,
         gguf_file=FILE,
@@ -101,15 +97,17 @@ def _by_llama_cpp(
     return Compared(difference, float(logits_TV.abs().max()), theirs.name, tolerance)
 
 
-def _write(
-    library: Any,
-    run: OpenedRun,
-    family: str,
-    kind: str,
-    dtype: torch.dtype | None,
-    directory: Path,
-) -> None:
+def write_gguf(run: OpenedRun, directory: Path, dtype: torch.dtype | None = None) -> str:
+    """Write the file and nothing more; the family as which it is written.
+
+    Raises:
+        ValueError: before anything is written, as of `export_gguf`.
+    """
+    library: Any = importlib.import_module("gguf")
     config = run.transformer.config
+    family = _family(config)
+    kind = _tokenizer_kind(run.tokenizer)
+    directory.mkdir(parents=True, exist_ok=True)
     writer = library.GGUFWriter(None, ARCHITECTURES[family])
     _write_settings(writer, run, family)
     _write_tokenizer(writer, run, kind)
@@ -131,6 +129,7 @@ def _write(
     writer.write_tensors_to_file()
     writer.close()
     partial.rename(directory / FILE)
+    return family
 
 
 def _family(config: TransformerConfig) -> str:

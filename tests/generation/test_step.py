@@ -168,3 +168,15 @@ def test_the_best_draft_is_the_network_itself() -> None:
     plain = list(decode(net, tokenizer, PROMPTS, GREEDY))
     assert list(speculate(net, draft, tokenizer, PROMPTS, GREEDY, compiled=True)) == plain
     assert draft.rate == 1.0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@torch.no_grad()
+def test_steps_on_a_gpu_are_recorded_and_played_again() -> None:
+    from torch._dynamo.utils import counters
+
+    net = decoder(num_kv_heads=2).cuda()
+    wanted = generate(net, tokenizer, PROMPTS, GREEDY)
+    counters.clear()
+    assert generate(net, tokenizer, PROMPTS, GREEDY, compiled=True) == wanted
+    assert counters["inductor"]["cudagraph_skips"] == 0
