@@ -10,13 +10,16 @@ is told, and no part of a round.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from gpt4o_lit.interop import open_hugging_face
 VOCAB, SOURCE, NEW, BEAMS = 32_000, 32, 64, 4
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 EOS, PAD = 0, VOCAB - 1  # as in Marian's own vocabularies; no text is ended before its length
+REST = 0.5  # seconds: threads of the one before spin for a while when they have nothing to do
 Search = Callable[[], list[int]]
 
 
@@ -61,7 +65,8 @@ def contenders(dtype: torch.dtype, source_1S: torch.Tensor) -> dict[str, Search]
         theirs.save_pretrained(folder)
         net = open_hugging_face(folder).to(dtype).eval()
         if importlib.util.find_spec("ctranslate2"):
-            others["CTranslate2"] = ctranslate2(Path(folder), dtype, source_1S)
+            others["CTranslate2"] = in_a_process(Path(folder), dtype, source_1S)
+            others["CTranslate2"]()  # it has read the folder when it answers
     theirs = theirs.to(dtype)
     mask = torch.ones_like(source_1S)
     config = BeamConfig(num_beams=BEAMS, max_new_tokens=NEW)
@@ -78,6 +83,29 @@ def contenders(dtype: torch.dtype, source_1S: torch.Tensor) -> dict[str, Search]
         return [int(id) for id in ids[0, 1:]]
 
     return {"ours": our_search, "Hugging Face Marian": their_search, **others}
+
+
+def in_a_process(folder: Path, dtype: torch.dtype, source_1S: torch.Tensor) -> Search:
+    """CTranslate2 alone: two libraries of threads in one process slow each other down."""
+    context = multiprocessing.get_context("spawn")
+    pipe, theirs = context.Pipe()
+    context.Process(target=serve, args=(folder, dtype, source_1S, theirs), daemon=True).start()
+    theirs.close()
+
+    def search() -> list[int]:
+        pipe.send(True)
+        found: list[int] = pipe.recv()
+        return found
+
+    return search
+
+
+def serve(folder: Path, dtype: torch.dtype, source_1S: torch.Tensor, pipe: Connection) -> None:
+    """Search whenever it is asked to."""
+    search = ctranslate2(folder, dtype, source_1S)
+    with contextlib.suppress(EOFError):  # whoever asks has ended
+        while pipe.recv():
+            pipe.send(search())
 
 
 def ctranslate2(folder: Path, dtype: torch.dtype, source_1S: torch.Tensor) -> Search:
@@ -126,6 +154,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in searches}
     for _ in range(args.rounds):
         for name, search in searches.items():
+            time.sleep(REST)
             start = time.perf_counter()
             search()
             times[name].append(time.perf_counter() - start)

@@ -34,6 +34,7 @@ from gpt4o_lit.tokenizer import ByteTokenizer
 PROMPT, NEW = 16, 64
 SHAPE = SHAPES["124m"]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+REST = 0.5  # seconds: threads of the one before spin for a while when they have nothing to do
 Write = Callable[[], object]
 
 
@@ -98,14 +99,14 @@ def llama_cpp(net: Transformer, dtype: torch.dtype, ids: torch.Tensor) -> Write:
 
 
 def memory_speed() -> float:
-    """Bytes per second that all cores read, the best of ten times."""
+    """Bytes per second that all cores read, the median of ten times."""
     block = torch.ones(256 << 20)  # a gibibyte: no cache holds it
     times = []
     for _ in range(10):
         start = time.perf_counter()
         block.sum()
         times.append(time.perf_counter() - start)
-    return block.nbytes / min(times)
+    return block.nbytes / statistics.median(times)
 
 
 def seconds(write: Write) -> float:
@@ -136,6 +137,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(args.rounds):
         for name, write in contenders.items():
+            time.sleep(REST)
             times[name].append(seconds(write))
     median = {name: statistics.median(each) for name, each in times.items()}
     size = sum(weight.numel() for weight in net.parameters()) * dtype.itemsize
