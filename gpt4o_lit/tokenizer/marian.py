@@ -137,7 +137,8 @@ def load_marian(folder: Path) -> MarianTokenizer:
         vocabulary = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is broken JSON ({error}); copy it again") from error
-    if not isinstance(vocabulary, dict) or not all(type(id) is int for id in vocabulary.values()):
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else [None]
+    if not all(type(id) is int and id >= 0 for id in ids):
         raise ValueError(f"{path} must give an id for each piece; copy it again")
     source, target = (folder / SOURCE).read_bytes(), (folder / TARGET).read_bytes()
     return MarianTokenizer(source, target, vocabulary, str(folder))
