@@ -10,29 +10,18 @@ median tokens/s, their ratio, and the share of proposed tokens that were kept.
 
 import argparse
 import statistics
-import time
-from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-
+from gpt4o_lit.commands.generate import tokens_per_second
+from gpt4o_lit.commands.run_flags import DTYPES
 from gpt4o_lit.generation import Draft, SamplingConfig, decode, speculate
 from gpt4o_lit.interop.run import open_run
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def prompts_of(text: str, count: int) -> list[str]:
     """As many places of the text, each with 200 signs from the start of a line on."""
     starts = [text.find("\n", len(text) * part // count) + 1 for part in range(count)]
     return [text[start : start + 200] for start in starts]
-
-
-def tokens_per_second(steps: Iterable[list[int | None]]) -> float:
-    """Of one text, prompt included."""
-    start = time.perf_counter()
-    count = sum(token is not None for (token,) in steps)
-    return count / (time.perf_counter() - start)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from gpt4o_lit.commands.sampling_flags import (
+from gpt4o_lit.commands.run_flags import (
     add_sampling_flags,
     opened_run,
     prompt_format_of,

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
-from gpt4o_lit.commands.sampling_flags import DTYPES, opened_run, prompt_format_of
+from gpt4o_lit.commands.run_flags import DTYPES, opened_run, prompt_format_of
 from gpt4o_lit.corpus import CorpusConfig, documents_of
 from gpt4o_lit.evaluation.likelihood import BATCH_TOKENS
 from gpt4o_lit.evaluation.perplexity import text_quality

@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-from gpt4o_lit.commands.sampling_flags import prompt_format_of
+from gpt4o_lit.commands.run_flags import prompt_format_of
 from gpt4o_lit.explanation import explain, write_page
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.parse_errors import OneLineParser

@@ -4,8 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
+from gpt4o_lit.commands.run_flags import DTYPES
 from gpt4o_lit.interop.export import (
     Compared,
     MismatchError,
@@ -17,7 +16,6 @@ from gpt4o_lit.interop.onnx import export_onnx
 from gpt4o_lit.interop.run import OpenedRun, open_run
 from gpt4o_lit.parse_errors import OneLineParser
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MB = 10**6
 FLAGS = {"family": ("hf",), "dtype": ("hf", "gguf"), "max_shard_mb": ("hf",)}
 EXAMPLE = """examples:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from gpt4o_lit.commands.sampling_flags import (
+from gpt4o_lit.commands.run_flags import (
     DTYPES,
     add_sampling_flags,
     opened_run,
@@ -278,8 +278,8 @@ class _Writer:
         how: dict[str, Any] = {"prompt_format": form, "compiled": self.compiled}
         again = Draft(self.draft.transformer, self.draft.num_proposed)
         for _ in range(2):  # the first time compiles what is not compiled yet
-            drafted = _tokens_per_second(speculate(net, again, tokenizer, prompts, few, **how))
-            plain = _tokens_per_second(decode(net, tokenizer, prompts, few, **how))
+            drafted = tokens_per_second(speculate(net, again, tokenizer, prompts, few, **how))
+            plain = tokens_per_second(decode(net, tokenizer, prompts, few, **how))
         return (
             f"{self.draft.rate:.0%} of {self.draft.proposed} proposed tokens kept, "
             f"{self.draft.tokens_per_check:.1f} tokens a pass; {drafted:,.0f} tokens/s, "
@@ -287,7 +287,8 @@ class _Writer:
         )
 
 
-def _tokens_per_second(steps: Iterable[list[int | None]]) -> float:
+def tokens_per_second(steps: Iterable[list[int | None]]) -> float:
+    """How fast tokens come out of `decode` or `speculate`, prompts included."""
     start = time.perf_counter()
     count = sum(token is not None for step in steps for token in step)
     return count / (time.perf_counter() - start)

@@ -47,11 +47,7 @@ def export_gguf(
         ValueError: before anything is written, naming what GGUF or llama.cpp cannot carry; or gguf
             or transformers is not installed.
     """
-    try:
-        importlib.import_module("gguf")
-        transformers = importlib.import_module("transformers")
-    except ModuleNotFoundError as error:
-        raise ValueError(f"GGUF needs {error.name}; pip install 'gpt4o-lit[gguf]'") from error
+    transformers = _library("transformers")
     family = write_gguf(run, directory, dtype)
     settings = FAMILIES[family].write(run.transformer.config)
     model = getattr(transformers, FAMILIES[family].architecture).from_pretrained(
@@ -101,9 +97,9 @@ def write_gguf(run: OpenedRun, directory: Path, dtype: torch.dtype | None = None
     """Write the file and nothing more; the family as which it is written.
 
     Raises:
-        ValueError: before anything is written, as of `export_gguf`.
+        ValueError: before anything is written, as in `export_gguf`.
     """
-    library: Any = importlib.import_module("gguf")
+    library = _library("gguf")
     config = run.transformer.config
     family = _family(config)
     kind = _tokenizer_kind(run.tokenizer)
@@ -130,6 +126,13 @@ def write_gguf(run: OpenedRun, directory: Path, dtype: torch.dtype | None = None
     writer.close()
     partial.rename(directory / FILE)
     return family
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"GGUF needs {error.name}; pip install 'gpt4o-lit[gguf]'") from error
 
 
 def _family(config: TransformerConfig) -> str:

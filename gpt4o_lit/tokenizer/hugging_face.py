@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gpt4o_lit.tokenizer.special import SpecialIds
 from gpt4o_lit.tokenizer.tokenizer import (
     BOS,
@@ -17,8 +15,8 @@ from gpt4o_lit.tokenizer.tokenizer import (
     MASK,
     PAD,
     Array,
+    TextByText,
     check_ids,
-    flattened,
     word_starts,
 )
 
@@ -37,7 +35,7 @@ class SpecialNames:
     mask: str | None = None
 
 
-class FastTokenizer:
+class FastTokenizer(TextByText):
     """A tokenizer.json behind our protocol; the special pieces that it lacks are appended.
 
     Some models drop capitals, accents or spaces, so that not every text comes back.
@@ -96,10 +94,6 @@ class FastTokenizer:
         return spelled
 
     @cached_property
-    def token_bytes(self) -> Array:
-        return np.array([len(spelling) for spelling in self.spellings], dtype=np.int32)
-
-    @cached_property
     def starts_word(self) -> Array:
         starts = word_starts([spelled.decode(errors="replace") for spelled in self.spellings])
         if json.loads(self.model)["model"].get("type") == "WordPiece":
@@ -135,12 +129,6 @@ class FastTokenizer:
         unknown = [] if self.unk_id is None else [self.unk_id]
         found = ([self._ids[sign]] if sign in self._ids else unknown for sign in self.piece(id))
         return [part for parts in found for part in parts]
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
-
-    def encode_flat(self, texts: Sequence[str], befores: Sequence[str] = ()) -> tuple[Array, Array]:
-        return flattened(self.encode_batch(texts))
 
     def decode(self, ids: Sequence[int]) -> str:
         special = set(self.special_ids)

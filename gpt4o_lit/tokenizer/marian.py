@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import sentencepiece
 
 from gpt4o_lit.tokenizer.sentence_piece import SPACE
@@ -20,8 +19,8 @@ from gpt4o_lit.tokenizer.tokenizer import (
     PAD,
     UNK,
     Array,
+    TextByText,
     check_ids,
-    flattened,
     word_starts,
 )
 
@@ -29,7 +28,7 @@ SOURCE, TARGET, VOCABULARY = "source.spm", "target.spm", "vocab.json"
 LANGUAGE = re.compile(r">>[^<]*<<")
 
 
-class MarianTokenizer:
+class MarianTokenizer(TextByText):
     """source.spm, target.spm and vocab.json behind our protocol; what they lack is appended.
 
     `encode` cuts text of the source language, `decode` joins text of the target language. A text
@@ -71,10 +70,6 @@ class MarianTokenizer:
         ]
 
     @cached_property
-    def token_bytes(self) -> Array:
-        return np.array([len(spelling) for spelling in self.spellings], dtype=np.int32)
-
-    @cached_property
     def starts_word(self) -> Array:
         return word_starts([spelling.decode() for spelling in self.spellings])
 
@@ -89,12 +84,6 @@ class MarianTokenizer:
         pieces = codes + self._cut.encode(text[len("".join(codes)) :], out_type=str)
         ids = (self.vocabulary.get(piece, self.vocabulary[UNK]) for piece in pieces)
         return [self.vocabulary[UNK] if id in self._own_special else id for id in ids]
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
-
-    def encode_flat(self, texts: Sequence[str], befores: Sequence[str] = ()) -> tuple[Array, Array]:
-        return flattened(self.encode_batch(texts))
 
     def decode(self, ids: Sequence[int]) -> str:
         special = set(self.special_ids)

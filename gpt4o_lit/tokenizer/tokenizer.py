@@ -1,6 +1,8 @@
 """What every tokenizer can do, and the names of the special pieces that each of them has."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,6 +85,27 @@ class Tokenizer(Protocol):
 
     def save(self, directory: Path | str) -> None:
         """Write all that `load_tokenizer` needs."""
+
+
+class TextByText(ABC):
+    """What follows from `encode` and `spellings` where no faster way is known."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]: ...
+
+    @property
+    @abstractmethod
+    def spellings(self) -> list[bytes]: ...
+
+    @cached_property
+    def token_bytes(self) -> Array:
+        return np.array([len(spelling) for spelling in self.spellings], dtype=np.int32)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def encode_flat(self, texts: Sequence[str], befores: Sequence[str] = ()) -> tuple[Array, Array]:
+        return flattened(self.encode_batch(texts))
 
 
 def flattened(ids: Sequence[Sequence[int]]) -> tuple[Array, Array]:

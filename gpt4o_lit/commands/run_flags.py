@@ -1,4 +1,4 @@
-"""The flags of how text is sampled, which several verbs share."""
+"""What verbs that use a run share: their flags, the run as these ask, how it is prompted."""
 
 import argparse
 
