@@ -50,7 +50,7 @@ def main() -> None:
         draft = Draft(small_net, num_proposed)
         plain, drafted = [], []
         for round in range(args.rounds + 1):  # the first compiles and is not counted
-            for prompt in prompts[: None if round else 1]:
+            for prompt in prompts:
                 one = decode(net, run.tokenizer, [prompt], config, compiled=True)
                 two = speculate(net, draft, run.tokenizer, [prompt], config, compiled=True)
                 speeds = tokens_per_second(one), tokens_per_second(two)
