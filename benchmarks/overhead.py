@@ -5,9 +5,10 @@
 Both train the same network on the same batches with the same optimizer, in alternation in one
 process: once by `gpt4o-lit fit` with everything that a run has (progress bar, metrics, throughput,
 checkpoints, random state, samples, plots), once in a plain loop of prepare, forward, backward,
-clip, step. Counted is the time from the end of the fifth step to the end of the last, logging
-steps included. Validation and what follows the last step are no part of a loop and are left out,
-so is the start, which is printed. Prints the medians and the median ratio.
+clip, step. Counted is the median time of ten steps in a row, one of which logs, after the first
+ten: a burst of somebody else's work on the machine strikes few of them. Validation and what follows
+the last step are no part of a loop and are left out, so is the start, which is printed. Prints the
+medians and the median ratio.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import io
 import statistics
 import tempfile
 import time
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import clock
@@ -35,7 +36,7 @@ from gpt4o_lit.tasks import Pretraining
 from gpt4o_lit.tasks.gradients import scale_and_clip_
 from gpt4o_lit.tokenizer import Bytes
 
-WARM_UP, SEQ_LEN, BATCH_SIZE = 5, 128, 8
+PERIOD, SEQ_LEN, BATCH_SIZE = 10, 128, 8
 
 
 def config(corpus: Path, args: argparse.Namespace) -> str:
@@ -52,7 +53,7 @@ def config(corpus: Path, args: argparse.Namespace) -> str:
             "tokenizer": {"class_path": "gpt4o_lit.tokenizer.Bytes"},
             "seq_len": SEQ_LEN, "batch_size": BATCH_SIZE}},
         "trainer": {"accelerator": "cpu", "max_steps": args.steps, "gradient_clip_val": 1.0,
-                    "limit_val_batches": 0, "num_sanity_val_steps": 0, "log_every_n_steps": 10,
+                    "limit_val_batches": 0, "num_sanity_val_steps": 0, "log_every_n_steps": PERIOD,
                     "callbacks": [{"class_path": "clock.Clock"}]},
     })  # fmt: skip
 
@@ -108,8 +109,9 @@ def by_hand(folder: Path, args: argparse.Namespace) -> float:
 
 
 def per_step(times: list[float]) -> float:
-    """Mean seconds from the end of the warm-up to the last step."""
-    return (times[-1] - times[WARM_UP]) / (len(times) - 1 - WARM_UP)
+    """Median seconds per step over the periods between two logs, without the first."""
+    ends = times[PERIOD - 1 :: PERIOD]
+    return statistics.median(b - a for a, b in pairwise(ends)) / PERIOD
 
 
 def main() -> None:
