@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
+from operator import and_, eq
 
 import torch
 from torch import Tensor
@@ -16,7 +17,6 @@ from gpt4o_lit.generation.prefill import (
     group_prompts,
     num_pieces,
     prefill,
-    start_id,
 )
 from gpt4o_lit.generation.sampling import SamplingConfig, distribution
 from gpt4o_lit.generation.step import Step
@@ -90,7 +90,7 @@ def speculate(
         )
     pieces, most = num_pieces(transformer, tokenizer), draft.num_proposed
     large = Step(transformer, pieces, compiled=compiled, lengths=(1, most + 1))
-    small = Step(draft.transformer, pieces, compiled=compiled, lengths=(1, 2))
+    small = Step(draft.transformer, pieces, compiled=compiled, lengths=(1,))
     rows = {}
     for group in group_prompts(
         transformer, tokenizer, prompts, prompt_format, config.max_new_tokens
@@ -116,6 +116,11 @@ class _Row:
     prompt_format: PromptFormat
     first: int
 
+    @property
+    def greedy(self) -> bool:
+        """Whether tokens are not drawn, and their distributions of no interest."""
+        return self.config.temperature == 0
+
     def tokens(self) -> Iterator[int]:
         """The tokens, as they are known."""
         both_ways = self.prompt_format.bidirectional
@@ -128,45 +133,51 @@ class _Row:
         self.generator = prompt_generator(
             self.config.seed, self.first + self.group.numbers[0], hidden_1D.device
         )
-        token = self._draw(distribution(self.large.scores(hidden_1D), self.config)[0])
+        scores_TV = self.large.scores(hidden_1D)
+        token = self._check([], [], scores_TV)[1]
         yield token
-        both = self.large.transformer.encoder is not None
-        before = (
-            start_id(self.large.transformer, self.tokenizer) if both else self.group.rows[0][-1]
-        )
-        left = self.group.steps - 1
+        unread, left = [token], self.group.steps - 1
         while left:
             count = min(self.draft.num_proposed, left - 1)
-            # The draft reads the last two, as it may not have read the first of them: so its reads
-            # are of one or of two tokens, which are all that is compiled for it.
-            draft_cache.rewind(cache.used - 1)
-            proposed, guesses = self._propose(draft_cache, [before, token], count)
-            wanted_TV = self._read(self.large, cache, [token, *proposed])
-            kept, last = self._check(proposed, guesses, wanted_TV)
-            yield from (*proposed[:kept], last)
+            proposed, guesses = self._propose(draft_cache, unread, count)
+            scores_TV = self._read(self.large, cache, [token, *proposed])
+            kept, token = self._check(proposed, guesses, scores_TV)
+            self.draft.checks += 1
+            self.draft.proposed += count
+            self.draft.accepted += kept
+            yield from (*proposed[:kept], token)
             left -= kept + 1
             cache.rewind(cache.used - (count - kept))  # what was not kept is forgotten
-            before, token = (proposed[kept - 1] if kept else token), last
+            draft_cache.rewind(min(draft_cache.used, cache.used))
+            # The draft has read all but the last of the tokens that it proposed.
+            unread = [*proposed[-1:], token] if draft_cache.used < cache.used else [token]
 
     def _propose(
         self, cache: KVCache, unread: list[int], count: int
     ) -> tuple[list[int], list[Tensor]]:
-        """Tokens of the draft, and the distributions (V,) that they were drawn from."""
+        """Tokens of the draft and, if they are drawn, the distributions (V,) that they are from."""
         proposed: list[int] = []
         guesses: list[Tensor] = []
         for _ in range(count):
-            guess_V = self._read(self.small, cache, unread)[-1]
-            unread = [self._draw(guess_V)]
+            for id in unread:
+                scores_1V = self._read(self.small, cache, [id])
+            if self.greedy:
+                unread = [int(scores_1V.argmax())]
+            else:
+                guesses.append(distribution(scores_1V, self.config)[0])
+                unread = [self._draw(guesses[-1])]
             proposed += unread
-            guesses.append(guess_V)
         return proposed, guesses
 
     def _check(
-        self, proposed: list[int], guesses: list[Tensor], wanted_TV: Tensor
+        self, proposed: list[int], guesses: list[Tensor], scores_TV: Tensor
     ) -> tuple[int, int]:
         """How many of the proposed tokens are kept, and the token behind them."""
-        self.draft.checks += 1
-        self.draft.proposed += len(proposed)
+        if self.greedy:
+            wanted = scores_TV.argmax(-1).tolist()
+            kept = sum(accumulate(map(eq, proposed, wanted), and_))
+            return kept, wanted[kept]
+        wanted_TV = distribution(scores_TV, self.config)
         for kept, (token, guess_V) in enumerate(zip(proposed, guesses, strict=True)):
             wanted_V = wanted_TV[kept]
             chance = torch.rand((), generator=self.generator, device=wanted_V.device)
@@ -174,13 +185,11 @@ class _Row:
                 # What the draft proposes too seldom: with it the whole is as wanted.
                 seldom_V = (wanted_V - guess_V).clamp_min(0)
                 return kept, self._draw(seldom_V if seldom_V.any() else wanted_V)
-            self.draft.accepted += 1
         return len(proposed), self._draw(wanted_TV[-1])
 
     def _read(self, step: Step, cache: KVCache, ids: list[int]) -> Tensor:
-        """The distributions behind these tokens: (T, V)."""
-        tokens_1T = torch.tensor([ids], device=step.transformer.head.weight.device)
-        return distribution(step(tokens_1T, cache)[0], self.config)
+        """The scores behind these tokens: (T, V)."""
+        return step(torch.tensor([ids], device=step.transformer.head.weight.device), cache)[0]
 
     def _draw(self, weights_V: Tensor) -> int:
         return int(torch.multinomial(weights_V, 1, generator=self.generator))
