@@ -9,6 +9,7 @@ from gpt4o_lit.callbacks.model_card import ModelCard
 from gpt4o_lit.callbacks.plots import Plots
 from gpt4o_lit.callbacks.predictions import Predictions
 from gpt4o_lit.callbacks.progress import Progress
+from gpt4o_lit.callbacks.pruning import MagnitudePruning
 from gpt4o_lit.callbacks.random_state import RandomState
 from gpt4o_lit.callbacks.samples import Samples
 from gpt4o_lit.callbacks.save_config import SaveConfig
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "Evaluate",
     "Explain",
+    "MagnitudePruning",
     "Manifest",
     "MetricsLog",
     "ModelCard",

@@ -1,0 +1,193 @@
+"""Pruning within a run: what is pruned stays so, whatever else the run does."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from gpt4o_lit.__main__ import main
+from gpt4o_lit.callbacks.metrics_log import read_metrics
+from tests.end_to_end.conftest import load, weights
+from tests.end_to_end.test_fit import DROPOUT, assert_equal, fit, fit_on_two
+
+NAME = "gpt4o_lit.callbacks.MagnitudePruning"
+PRUNED = ("attention", "feed_forward")  # what the names of pruned weights hold
+
+Overlay = Callable[..., str]
+
+
+@pytest.fixture
+def overlay(home: Path) -> Overlay:
+    """A file that adds the callback with these settings, and others."""
+
+    def write(*others: dict[str, Any], **settings: Any) -> str:
+        callbacks = [{"class_path": NAME, "init_args": settings}, *others]
+        path = home / "prune.yaml"
+        path.write_text(yaml.safe_dump({"trainer": {"callbacks+": callbacks}}), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def state_of(run: Path) -> dict[str, Any]:
+    """What the callback left in the last checkpoint."""
+    states = load(run, "last")["callbacks"]
+    return next(state for key, state in states.items() if key.startswith("MagnitudePruning"))
+
+
+def share_of_zeros(state: dict[str, torch.Tensor]) -> float:
+    """Among the matrices that are pruned."""
+    pruned = [
+        weight
+        for name, weight in state.items()
+        if weight.ndim == 2 and any(part in name for part in PRUNED)
+    ]
+    assert len(pruned) >= 8
+    return sum(int((weight == 0).sum()) for weight in pruned) / sum(w.numel() for w in pruned)
+
+
+def test_a_pruned_run_is_sparse_to_the_element_and_says_so(config: Path, overlay: Overlay) -> None:
+    schedule = {"final": 0.75, "begin": 1, "end": 4, "every": 1}
+    run = fit(config, "run", "--config", overlay(schedule=schedule))
+    assert share_of_zeros(weights(run)) == 0.75
+    untouched = [w for name, w in weights(run).items() if "norm" in name or "tokens" in name]
+    assert untouched
+    assert all((weight != 0).all() for weight in untouched)
+    logged = [row["pruning/sparsity"] for row in read_metrics(run / "metrics.csv")]
+    expected = [0, *(0.75 - 0.75 * (1 - step / 3) ** 3 for step in range(4)), 0.75]
+    assert logged == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scope": "row", "schedule": {"shape": "one_shot", "begin": 2}},
+        {"scope": "layer", "schedule": {"shape": "linear", "begin": 2, "end": 4, "every": 1}},
+        {"pattern": "2:4", "schedule": {"shape": "one_shot", "begin": 2}},
+    ],
+)
+def test_every_way_to_prune_holds_with_bfloat16_and_compilation(
+    settings: dict[str, Any], config: Path, overlay: Overlay
+) -> None:
+    flags = ("--config", "with/bf16", "--config", "with/compile", DROPOUT, "0")
+    run = fit(config, "run", "--config", overlay(**settings), *flags)
+    assert share_of_zeros(weights(run)) == 0.5
+
+
+def test_a_callback_that_is_off_changes_nothing(config: Path, overlay: Overlay) -> None:
+    plain = fit(config, "plain")
+    off = fit(config, "off", "--config", overlay(enabled=False))
+    assert_equal(weights(plain), weights(off), atol=0)
+
+
+@pytest.mark.parametrize(
+    ("stacks", "objective"),
+    [(["encoder"], "MaskedLM"), (["encoder", "decoder"], "SpanCorruption")],
+)
+def test_encoders_are_pruned_too(
+    stacks: list[str], objective: str, config: Path, overlay: Overlay
+) -> None:
+    values = yaml.safe_load(config.read_text())
+    arguments = values["model"]["init_args"]
+    stack = arguments["transformer"].pop("decoder")
+    arguments["transformer"] |= dict.fromkeys(stacks, stack)
+    arguments["objective"]["class_path"] = f"gpt4o_lit.objectives.{objective}"
+    values["samples"] = {}
+    config.write_text(yaml.safe_dump(values))
+    run = fit(config, "run", "--config", overlay(schedule={"shape": "one_shot", "begin": 2}))
+    assert share_of_zeros(weights(run)) == 0.5
+
+
+def test_micro_batches_prune_as_one_batch_does(config: Path, overlay: Overlay) -> None:
+    flags = ("--config", overlay(schedule={"shape": "one_shot", "begin": 2}), DROPOUT, "0")
+    whole = fit(config, "whole", *flags)
+    flags += ("--data.init_args.batch_size", "1", "--trainer.accumulate_grad_batches", "4")
+    parts = fit(config, "parts", *flags, "--trainer.val_check_interval", "12")
+    assert_equal(state_of(whole)["masks"], state_of(parts)["masks"], atol=0)
+    assert_equal(weights(whole), weights(parts), atol=1e-5)
+
+
+def test_two_processes_prune_as_one_does(config: Path, overlay: Overlay) -> None:
+    flags = ["--config", overlay(schedule={"shape": "one_shot", "begin": 2}), DROPOUT, "0"]
+    alone = fit(config, "alone", *flags)
+    half = "--data.init_args.batch_size=2"
+    fit_on_two("--config", str(config), "--run_dir", "together", *flags, half)
+    assert_equal(state_of(alone)["masks"], state_of(Path("together"))["masks"], atol=0)
+    assert_equal(weights(alone), weights(Path("together")), atol=1e-5)
+
+
+def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path, overlay: Overlay) -> None:
+    schedule = {"final": 0.8, "begin": 20, "end": 300, "every": 7}
+    flags = ("--config", overlay(schedule=schedule, rewind_to=10))
+    flags += ("--trainer.max_steps", "400", "--trainer.val_check_interval", "50")
+    whole = fit(config, "whole", *flags)
+    command = [sys.executable, "-m", "gpt4o_lit", "fit", "--config", str(config), *flags]
+    process = subprocess.Popen([*command, "--run_dir", "run"])
+    metrics, deadline = Path("run/metrics.csv"), time.monotonic() + 120
+    while len(read_metrics(metrics) if metrics.is_file() else []) < 120:
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait(timeout=60)
+    stopped = load(Path("run"), "last")["global_step"]
+    assert 100 <= stopped < 300
+    assert main(["fit", "--resume", "run"]) == 0
+    assert_equal(weights(whole), weights(Path("run")), atol=0)
+    assert_equal(state_of(whole)["masks"], state_of(Path("run"))["masks"], atol=0)
+    assert_equal(state_of(whole)["early"], state_of(Path("run"))["early"], atol=0)
+    assert share_of_zeros(weights(whole)) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_averages_of_weights_are_pruned_too(config: Path, overlay: Overlay) -> None:
+    average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}
+    settings = {"schedule": {"shape": "one_shot", "begin": 2}}
+    run = fit(config, "run", "--config", overlay(average, **settings))
+    averaged, current = load(run, "last")["state_dict"], load(run, "last")["current_model_state"]
+    assert share_of_zeros(averaged) == share_of_zeros(current) == 0.5
+    assert any(not torch.equal(weight, current[name]) for name, weight in averaged.items())
+
+
+def test_a_lottery_ticket_is_what_it_was_when_it_was_drawn(config: Path, overlay: Overlay) -> None:
+    """One step behind the pruning, at a rate of 0.003, nothing is further from there."""
+    settings = {"schedule": {"shape": "one_shot", "begin": 5}, "rewind_to": 0}
+    run = fit(config, "run", "--config", overlay(**settings))
+    early = state_of(run)["early"]
+    now = weights(run)
+    for name, at_first in early.items():
+        weight = now[f"transformer.{name}"]
+        kept = weight != 0
+        assert (weight - at_first)[kept].abs().max() <= 0.0032
+    assert share_of_zeros(weights(run)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"targets": {"names": ["decoder.block.*"]}}, "matches no layer"),
+        ({"schedule": {"final": 1.5}}, "must be at least 0 and below 1"),
+        ({"pattern": "3:7", "schedule": {"shape": "one_shot", "final": 4 / 7}}, "multiple of M"),
+        ({"schedule": {"begin": 3, "end": 6}}, "must come before the run's end"),
+        ({"rewind_to": 5, "schedule": {"begin": 3, "end": 4}}, "before the first pruning"),
+        ({"scope": "column"}, "scope"),
+    ],
+)
+def test_what_cannot_be_pruned_is_one_line_before_training(
+    settings: dict[str, Any],
+    message: str,
+    config: Path,
+    overlay: Overlay,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = overlay(**settings)
+    assert main(["fit", "--config", str(config), "--config", path, "--run_dir", "run"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1]
+    assert len([line for line in error if line.startswith("gpt4o-lit fit:")]) == 1
+    assert not Path("run/metrics.csv").exists()
