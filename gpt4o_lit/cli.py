@@ -47,6 +47,9 @@ METRICS_LOG = {"class_path": "gpt4o_lit.callbacks.MetricsLog"}
 class ExperimentParser(LightningArgumentParser):
     """Reports a mistake as a ValueError of one line, with the nearest right word."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)  # half a key is a mistake too
+
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Raise instead of printing the usage and leaving."""
         known = (flag.lstrip("-") for action in self._actions for flag in action.option_strings)

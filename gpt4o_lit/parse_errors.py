@@ -47,6 +47,7 @@ class OneLineParser(argparse.ArgumentParser):
             description=textwrap.fill(description, 90),
             epilog=epilog,
             formatter_class=formatter_class,
+            allow_abbrev=False,  # half a flag is a mistake too
         )
 
     def error(self, message: str) -> NoReturn:

@@ -130,6 +130,7 @@ def test_configs_lists_each_with_its_first_line(capsys: pytest.CaptureFixture[st
     ("flag", "message"),
     [
         ("--trainer.max_stps=4", "did you mean '--trainer.max_steps'?"),
+        ("--trainer.max_step=4", "did you mean '--trainer.max_steps'?"),
         ("--data.init_args.batchsize=3", "did you mean 'batch_size'?"),
         ("--model=gpt4o_lit.tasks.Pretrainin", "did you mean 'gpt4o_lit.tasks.Pretraining'?"),
         (

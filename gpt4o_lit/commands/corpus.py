@@ -37,6 +37,7 @@ def _parser() -> ArgumentParser:
         prog="gpt4o-lit corpus",
         description="Tokenize text into memory-mapped shards; goes on where a build was killed.",
         exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--output", type=str, required=True, help="Folder of the corpus.")
     parser.add_argument("--sources", type=str, nargs="*", default=[], help=_help("train"))

@@ -9,6 +9,8 @@ from gpt4o_lit.__main__ import main
     ("argv", "message"),
     [
         (["generate", "run", "--promt", "a"], "unrecognized arguments: --promt a; {} '--prompt'?"),
+        (["generate", "run", "--promp", "a"], "{} '--prompt'?"),
+        (["corpus", "--outpu", "c"], "{} '--output'?"),
         (["generate", "run", "--no-steam"], "{} '--no-stream'?"),
         (["generate", "run", "--checkpoint", "lst"], "--checkpoint: invalid choice: 'lst'"),
         (["generate", "run", "--checkpoint", "lst"], "{} 'last'?"),
