@@ -1,11 +1,13 @@
 """Callbacks and loggers: when a thing happens in a run."""
 
+from gpt4o_lit.callbacks.activation_aware_pruning import SparseGPTPruning, WandaPruning
 from gpt4o_lit.callbacks.checkpoint import Checkpoint
 from gpt4o_lit.callbacks.evaluate import Evaluate
 from gpt4o_lit.callbacks.explain import Explain
 from gpt4o_lit.callbacks.manifest import Manifest
 from gpt4o_lit.callbacks.metrics_log import MetricsLog
 from gpt4o_lit.callbacks.model_card import ModelCard
+from gpt4o_lit.callbacks.movement_pruning import MovementPruning
 from gpt4o_lit.callbacks.plots import Plots
 from gpt4o_lit.callbacks.predictions import Predictions
 from gpt4o_lit.callbacks.progress import Progress
@@ -23,11 +25,14 @@ __all__ = [
     "Manifest",
     "MetricsLog",
     "ModelCard",
+    "MovementPruning",
     "Plots",
     "Predictions",
     "Progress",
     "RandomState",
     "Samples",
     "SaveConfig",
+    "SparseGPTPruning",
     "Throughput",
+    "WandaPruning",
 ]

@@ -1,4 +1,4 @@
-"""Pruning while a network trains."""
+"""Pruning while a network trains, by magnitude."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,99 @@ from gpt4o_lit.compression import Masks, Pattern, SparsitySchedule, Targets, mag
 from gpt4o_lit.compression.magnitude import Scope
 
 
-class MagnitudePruning(Callback):
+class Pruning(Callback):
+    """What all pruning has in common: when, which matrices, and that it holds.
+
+    What is pruned is zero after every step, has no gradient, and stays pruned: in checkpoints, on
+    resume, and in averages of weights. Logs `pruning/sparsity`. A subclass gives `masks_at`.
+
+    Args:
+        schedule: The share that is pruned, and when.
+        targets: The matrices.
+        pattern: N of every M weights in a row are kept; else the share is of whatever the subclass
+            says.
+        enabled: False prunes nothing.
+    """
+
+    def __init__(
+        self,
+        schedule: SparsitySchedule,
+        targets: Targets | None,
+        pattern: Pattern | None,
+        enabled: bool,
+    ) -> None:
+        self.schedule, self.targets = schedule, targets or Targets()
+        self.pattern, self.enabled = pattern, enabled
+        self.pruned_step = -1
+        self._restored: dict[str, Any] = {}
+
+    def masks_at(self, step: int, trainer: Trainer, pl_module: Any) -> dict[str, Tensor]:
+        """Masks of all matrices, True where a weight is kept; may change the weights too."""
+        raise NotImplementedError
+
+    @property
+    def state_key(self) -> str:
+        """Several of them, over different targets, keep apart."""
+        return self._generate_state_key(targets=repr(self.targets))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Choose the matrices; whatever does not fit is told before training."""
+        if not self.enabled:
+            return
+        self.masks = Masks(self.targets.weights(pl_module.transformer))
+        if self.pattern is not None:
+            for name, weight in self.masks.weights.items():
+                self.pattern.require_width(name, weight.shape[-1])
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Go on with the masks of the checkpoint, if any, and hold them through each step."""
+        if not self.enabled:
+            return
+        self.max_steps: int = pl_module.max_steps
+        self.schedule.window(self.max_steps)
+        self.masks.load_state_dict(self._restored)
+        self._restored = {}
+        for optimizer in trainer.optimizers:
+            self.masks.hold(optimizer)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Prune where the schedule says so, once before a step."""
+        step = trainer.global_step
+        if not self.enabled or step == self.pruned_step:
+            return
+        self.pruned_step = step  # micro-batches of the same step come by here too
+        if self.schedule.due(step, self.max_steps):
+            self.masks.replace(self.masks_at(step, trainer, pl_module))
+            for average in _averages(trainer):
+                self.masks.of(self.targets.weights(average)).zero_()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Before gradients are clipped by their norm: what is pruned has none."""
+        if self.enabled:
+            self.masks.zero_gradients_()
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log where the step is logged."""
+        if self.enabled and trainer.global_step % trainer.log_every_n_steps == 0:
+            pl_module.log("pruning/sparsity", self.masks.sparsity)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks of a bit per weight; loads with `weights_only`."""
+        if not self.enabled:
+            return {}
+        return {"masks": self.masks.state_dict(), "pruned_step": self.pruned_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember them; the matrices are not chosen yet."""
+        self._restored = state_dict["masks"]
+        self.pruned_step = state_dict["pruned_step"]
+
+
+class MagnitudePruning(Pruning):
     """Prunes the smallest weights, more of them from step to step (arXiv:1710.01878).
 
     What is pruned is zero after every step, has no gradient, and stays pruned: in checkpoints, on
@@ -38,101 +130,56 @@ class MagnitudePruning(Callback):
         rewind_to: int | None = None,
         enabled: bool = True,
     ) -> None:
-        self.schedule = schedule or SparsitySchedule()
-        self.targets = targets or Targets()
+        parsed = None if pattern is None else Pattern.parse(pattern)
+        super().__init__(schedule or SparsitySchedule(), targets, parsed, enabled)
+        if parsed is not None:
+            parsed.require_schedule(self.schedule)
         self.scope: Scope = scope
-        self.pattern = None if pattern is None else Pattern.parse(pattern)
-        if self.pattern is not None:
-            self.pattern.require_schedule(self.schedule)
-        self.rewind_to, self.enabled = rewind_to, enabled
-        self._pruned_step = -1
+        self.rewind_to = rewind_to
         self._early: dict[str, Tensor] = {}
-        self._restored: dict[str, Any] = {}
 
-    @property
-    def state_key(self) -> str:
-        """Several of them, over different targets, keep apart."""
-        return self._generate_state_key(targets=repr(self.targets))
-
-    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Choose the matrices; whatever does not fit is told before training."""
-        if not self.enabled:
-            return
-        self.masks = Masks(self.targets.weights(pl_module.transformer))
-        if self.pattern is not None:
-            for name, weight in self.masks.weights.items():
-                self.pattern.require_width(name, weight.shape[-1])
-
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Go on with the masks of the checkpoint, if any, and hold them through each step."""
-        if not self.enabled:
-            return
-        self._max_steps: int = pl_module.max_steps
-        begin, _ = self.schedule.window(self._max_steps)
-        if self.rewind_to is not None and not 0 <= self.rewind_to < begin:
-            raise ValueError(
-                f"rewind_to ({self.rewind_to}) must be a step before the first pruning ({begin}); "
-                "lower it or raise schedule.begin"
-            )
-        self.masks.load_state_dict(self._restored)
-        self._restored = {}
-        for optimizer in trainer.optimizers:
-            self.masks.hold(optimizer)
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Prune where the schedule says so, once before a step."""
-        step = trainer.global_step
-        if not self.enabled or step == self._pruned_step:
-            return
-        self._pruned_step = step  # micro-batches of the same step come by here too
-        if step == self.rewind_to:
-            weights = pl_module.transformer.named_parameters()
-            self._early = {name: weight.detach().clone() for name, weight in weights}
-        if self.schedule.due(step, self._max_steps):
-            self._prune(trainer, pl_module.transformer, step)
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Before gradients are clipped by their norm: what is pruned has none."""
-        if self.enabled:
-            self.masks.zero_gradients_()
-
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Log where the step is logged."""
-        if self.enabled and trainer.global_step % trainer.log_every_n_steps == 0:
-            pl_module.log("pruning/sparsity", self.masks.sparsity)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Masks of a bit per weight, and the weights to return to; loads with `weights_only`."""
-        if not self.enabled:
-            return {}
-        return {
-            "masks": self.masks.state_dict(),
-            "early": self._early,
-            "pruned_step": self._pruned_step,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember them; the matrices are not chosen yet."""
-        self._restored = state_dict["masks"]
-        self._early = state_dict["early"]
-        self._pruned_step = state_dict["pruned_step"]
-
-    def _prune(self, trainer: Any, network: nn.Module, step: int) -> None:
+    def masks_at(self, step: int, trainer: Trainer, pl_module: Any) -> dict[str, Tensor]:
+        """Keep the largest weights; then they may return to what they once were."""
         weights = self.masks.weights
         if self.pattern is not None:
             kept = {name: self.pattern.mask(weight.abs()) for name, weight in weights.items()}
         else:
-            sparsity = self.schedule.sparsity(step, self._max_steps)
+            sparsity = self.schedule.sparsity(step, self.max_steps)
             kept = magnitude_masks(weights, sparsity, self.scope)
         if self.rewind_to is not None:
-            self._rewind(trainer, network)
-        self.masks.replace(kept)
-        for average in _averages(trainer):
-            self.masks.of(self.targets.weights(average)).zero_()
+            self._rewind(trainer, pl_module.transformer)
+        return kept
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Refuse a step to return to that comes too late."""
+        super().on_train_start(trainer, pl_module)
+        if not self.enabled or self.rewind_to is None:
+            return
+        begin, _ = self.schedule.window(self.max_steps)
+        if not 0 <= self.rewind_to < begin:
+            raise ValueError(
+                f"rewind_to ({self.rewind_to}) must be a step before the first pruning ({begin}); "
+                "lower it or raise schedule.begin"
+            )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the weights to return to."""
+        if self.enabled and self.pruned_step < trainer.global_step == self.rewind_to:
+            weights = pl_module.transformer.named_parameters()
+            self._early = {name: weight.detach().clone() for name, weight in weights}
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights to return to as well."""
+        state = super().state_dict()
+        return state | {"early": self._early} if state else state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them over."""
+        super().load_state_dict(state_dict)
+        self._early = state_dict["early"]
 
     @torch.no_grad()
     def _rewind(self, trainer: Any, network: nn.Module) -> None:

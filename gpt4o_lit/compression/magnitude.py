@@ -1,4 +1,4 @@
-"""Masks that keep the largest weights, exact to the element."""
+"""Masks that keep the largest weights or scores, exact to the element."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class Pattern:
 
 
 def magnitude_masks(
-    weights: Mapping[str, Tensor], sparsity: float, scope: Scope = "global"
+    weights: Mapping[str, Tensor], sparsity: float, scope: Scope = "global", *, signed: bool = False
 ) -> dict[str, Tensor]:
     """Masks that prune this share of the smallest weights; of equals, those that come first.
 
@@ -82,16 +82,20 @@ def magnitude_masks(
         weights: Matrices (O, I) by name.
         sparsity: Share to prune, rounded to whole weights.
         scope: What the share is of: all matrices together, each, or each row of each.
+        signed: They are scores, of which the lowest are pruned: -2 before -1 before 1.
     """
     if scope == "row":
-        return {name: ~smallest_of_rows(weight.abs(), sparsity) for name, weight in weights.items()}
+        return {
+            name: ~smallest_of_rows(weight if signed else weight.abs(), sparsity)
+            for name, weight in weights.items()
+        }
     if scope == "layer":
         return {
-            name: without_smallest([weight], round(sparsity * weight.numel()))[0]
+            name: without_smallest([weight], round(sparsity * weight.numel()), signed=signed)[0]
             for name, weight in weights.items()
         }
     total = sum(weight.numel() for weight in weights.values())
-    masks = without_smallest(list(weights.values()), round(sparsity * total))
+    masks = without_smallest(list(weights.values()), round(sparsity * total), signed=signed)
     return dict(zip(weights, masks, strict=True))
 
 
@@ -102,8 +106,12 @@ def smallest_of_rows(scores_OI: Tensor, share: float) -> Tensor:
 
 
 @torch.no_grad()
-def without_smallest(weights: Sequence[Tensor], count: int) -> list[Tensor]:
+def without_smallest(
+    weights: Sequence[Tensor], count: int, *, signed: bool = False
+) -> list[Tensor]:
     """Masks that are False for the `count` smallest magnitudes of all of them together.
+
+    With `signed`, for the lowest values.
 
     Two passes: one counts magnitudes by bins, one compares with the bin in which the border lies;
     only the few weights within that bin are sorted.
@@ -111,17 +119,20 @@ def without_smallest(weights: Sequence[Tensor], count: int) -> list[Tensor]:
     if count == 0:
         return [torch.ones_like(weight, dtype=torch.bool) for weight in weights]
     device = weights[0].device
-    counts = torch.zeros(NUM_BINS, dtype=torch.long, device=device)
+    lowest = -NUM_BINS if signed else 0  # the number of the first bin
+    counts = torch.zeros(NUM_BINS - lowest, dtype=torch.long, device=device)
     for chunk in _chunks(weights):
-        counts += torch.bincount(_bits(chunk) >> LOWER_BITS, minlength=NUM_BINS)
+        bins = (_bits(chunk, signed) >> LOWER_BITS) - lowest
+        counts += torch.bincount(bins, minlength=len(counts))
     below = counts.cumsum(0)
     border = int(torch.searchsorted(below, count))  # the bin that the count-th smallest is in
     within = count - (int(below[border - 1]) if border else 0)
-    low, high = border << LOWER_BITS, ((border + 1) << LOWER_BITS) - 1
+    low = (border + lowest) << LOWER_BITS
+    high = low + (1 << LOWER_BITS) - 1
     masks = [torch.empty(weight.shape, dtype=torch.bool, device=device) for weight in weights]
     candidates = []
     for chunk, kept in zip(_chunks(weights), _chunks(masks), strict=True):
-        bits = _bits(chunk)
+        bits = _bits(chunk, signed)
         torch.gt(bits, high, out=kept)
         inside = ((bits >= low) & (bits <= high)).nonzero().squeeze(1)
         candidates.append((bits[inside], kept, inside))
@@ -139,6 +150,7 @@ def _chunks(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [part for tensor in tensors for part in tensor.detach().view(-1).split(CHUNK)]
 
 
-def _bits(weights: Tensor) -> Tensor:
-    """Magnitudes as integers that order as they do."""
-    return weights.float().view(torch.int32) & 0x7FFFFFFF
+def _bits(weights: Tensor, signed: bool) -> Tensor:
+    """Magnitudes, or values, as integers that order as they do."""
+    bits = weights.float().view(torch.int32)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF) if signed else bits & 0x7FFFFFFF

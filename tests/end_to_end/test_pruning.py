@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,7 +17,8 @@ from gpt4o_lit.callbacks.metrics_log import read_metrics
 from tests.end_to_end.conftest import load, weights
 from tests.end_to_end.test_fit import DROPOUT, assert_equal, fit, fit_on_two
 
-NAME = "gpt4o_lit.callbacks.MagnitudePruning"
+MAGNITUDE, MOVEMENT = "MagnitudePruning", "MovementPruning"
+WANDA, SPARSE_GPT = "WandaPruning", "SparseGPTPruning"
 PRUNED = ("attention", "feed_forward")  # what the names of pruned weights hold
 
 Overlay = Callable[..., str]
@@ -24,10 +26,11 @@ Overlay = Callable[..., str]
 
 @pytest.fixture
 def overlay(home: Path) -> Overlay:
-    """A file that adds the callback with these settings, and others."""
+    """A file that adds a callback with these settings, and others."""
 
-    def write(*others: dict[str, Any], **settings: Any) -> str:
-        callbacks = [{"class_path": NAME, "init_args": settings}, *others]
+    def write(*others: dict[str, Any], name: str = MAGNITUDE, **settings: Any) -> str:
+        callback = {"class_path": f"gpt4o_lit.callbacks.{name}", "init_args": settings}
+        callbacks = [callback, *others]
         path = home / "prune.yaml"
         path.write_text(yaml.safe_dump({"trainer": {"callbacks+": callbacks}}), encoding="utf-8")
         return str(path)
@@ -38,7 +41,7 @@ def overlay(home: Path) -> Overlay:
 def state_of(run: Path) -> dict[str, Any]:
     """What the callback left in the last checkpoint."""
     states = load(run, "last")["callbacks"]
-    return next(state for key, state in states.items() if key.startswith("MagnitudePruning"))
+    return next(state for key, state in states.items() if "Pruning" in key)
 
 
 def share_of_zeros(state: dict[str, torch.Tensor]) -> float:
@@ -70,6 +73,9 @@ def test_a_pruned_run_is_sparse_to_the_element_and_says_so(config: Path, overlay
         {"scope": "row", "schedule": {"shape": "one_shot", "begin": 2}},
         {"scope": "layer", "schedule": {"shape": "linear", "begin": 2, "end": 4, "every": 1}},
         {"pattern": "2:4", "schedule": {"shape": "one_shot", "begin": 2}},
+        {"name": MOVEMENT, "schedule": {"begin": 1, "end": 4, "every": 1}},
+        {"name": WANDA, "at": 2, "num_batches": 2},
+        {"name": SPARSE_GPT, "at": 0, "num_batches": 2},
     ],
 )
 def test_every_way_to_prune_holds_with_bfloat16_and_compilation(
@@ -86,12 +92,21 @@ def test_a_callback_that_is_off_changes_nothing(config: Path, overlay: Overlay) 
     assert_equal(weights(plain), weights(off), atol=0)
 
 
+ONE_SHOT = [
+    {"name": MAGNITUDE, "schedule": {"shape": "one_shot", "begin": 2}},
+    {"name": MOVEMENT, "schedule": {"shape": "one_shot", "begin": 2}},
+    {"name": WANDA, "at": 2, "num_batches": 2},
+    {"name": SPARSE_GPT, "at": 2, "num_batches": 2, "pattern": "2:4"},
+]
+
+
+@pytest.mark.parametrize("settings", ONE_SHOT)
 @pytest.mark.parametrize(
     ("stacks", "objective"),
     [(["encoder"], "MaskedLM"), (["encoder", "decoder"], "SpanCorruption")],
 )
 def test_encoders_are_pruned_too(
-    stacks: list[str], objective: str, config: Path, overlay: Overlay
+    settings: dict[str, Any], stacks: list[str], objective: str, config: Path, overlay: Overlay
 ) -> None:
     values = yaml.safe_load(config.read_text())
     arguments = values["model"]["init_args"]
@@ -100,12 +115,14 @@ def test_encoders_are_pruned_too(
     arguments["objective"]["class_path"] = f"gpt4o_lit.objectives.{objective}"
     values["samples"] = {}
     config.write_text(yaml.safe_dump(values))
-    run = fit(config, "run", "--config", overlay(schedule={"shape": "one_shot", "begin": 2}))
+    run = fit(config, "run", "--config", overlay(**settings))
     assert share_of_zeros(weights(run)) == 0.5
 
 
-def test_micro_batches_prune_as_one_batch_does(config: Path, overlay: Overlay) -> None:
-    flags = ("--config", overlay(schedule={"shape": "one_shot", "begin": 2}), DROPOUT, "0")
+@pytest.mark.parametrize("name", [MAGNITUDE, MOVEMENT])
+def test_micro_batches_prune_as_one_batch_does(name: str, config: Path, overlay: Overlay) -> None:
+    schedule = {"shape": "one_shot", "begin": 2}
+    flags: tuple[str, ...] = ("--config", overlay(name=name, schedule=schedule), DROPOUT, "0")
     whole = fit(config, "whole", *flags)
     flags += ("--data.init_args.batch_size", "1", "--trainer.accumulate_grad_batches", "4")
     parts = fit(config, "parts", *flags, "--trainer.val_check_interval", "12")
@@ -122,9 +139,35 @@ def test_two_processes_prune_as_one_does(config: Path, overlay: Overlay) -> None
     assert_equal(weights(alone), weights(Path("together")), atol=1e-5)
 
 
-def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path, overlay: Overlay) -> None:
-    schedule = {"final": 0.8, "begin": 20, "end": 300, "every": 7}
-    flags = ("--config", overlay(schedule=schedule, rewind_to=10))
+@pytest.mark.parametrize("name", [WANDA, SPARSE_GPT])
+def test_two_processes_calibrate_on_the_batches_of_both(
+    name: str, config: Path, overlay: Overlay
+) -> None:
+    """Sums in another order may decide otherwise between two weights that are as good."""
+    flags = [DROPOUT, "0", "--trainer.max_steps", "1", "--trainer.val_check_interval", "1"]
+    alone = fit(config, "alone", "--config", overlay(name=name, num_batches=2), *flags)
+    half = "--data.init_args.batch_size=2"
+    flags += ["--config", overlay(name=name, num_batches=2), half]
+    fit_on_two("--config", str(config), "--run_dir", "together", *flags)
+    masks, others = (state_of(run)["masks"] for run in (alone, Path("together")))
+    for mask, bits in masks.items():
+        differing = np.unpackbits((bits ^ others[mask]).numpy()).mean()
+        assert differing <= 0.01
+    assert share_of_zeros(weights(Path("together"))) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({"schedule": {"final": 0.8, "begin": 20, "end": 300, "every": 7}, "rewind_to": 10}, 0.8),
+        ({"name": SPARSE_GPT, "at": 150, "num_batches": 2}, 0.5),
+        ({"name": MOVEMENT, "schedule": {"final": 0.8, "begin": 20, "end": 300}}, 0.8),
+    ],
+)
+def test_a_run_that_was_killed_goes_on_bit_by_bit(
+    settings: dict[str, Any], share: float, config: Path, overlay: Overlay
+) -> None:
+    flags = ("--config", overlay(**settings))
     flags += ("--trainer.max_steps", "400", "--trainer.val_check_interval", "50")
     whole = fit(config, "whole", *flags)
     command = [sys.executable, "-m", "gpt4o_lit", "fit", "--config", str(config), *flags]
@@ -141,8 +184,9 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path, overlay: Overlay
     assert main(["fit", "--resume", "run"]) == 0
     assert_equal(weights(whole), weights(Path("run")), atol=0)
     assert_equal(state_of(whole)["masks"], state_of(Path("run"))["masks"], atol=0)
-    assert_equal(state_of(whole)["early"], state_of(Path("run"))["early"], atol=0)
-    assert share_of_zeros(weights(whole)) == pytest.approx(0.8, abs=1e-4)
+    early = [state_of(run).get("early", {}) for run in (whole, Path("run"))]
+    assert_equal(*early, atol=0)
+    assert share_of_zeros(weights(whole)) == pytest.approx(share, abs=1e-4)
 
 
 def test_averages_of_weights_are_pruned_too(config: Path, overlay: Overlay) -> None:
@@ -176,6 +220,11 @@ def test_a_lottery_ticket_is_what_it_was_when_it_was_drawn(config: Path, overlay
         ({"schedule": {"begin": 3, "end": 6}}, "must come before the run's end"),
         ({"rewind_to": 5, "schedule": {"begin": 3, "end": 4}}, "before the first pruning"),
         ({"scope": "column"}, "scope"),
+        ({"name": MOVEMENT, "schedule": {"begin": 0}}, "must be behind the first step"),
+        ({"name": WANDA, "num_batches": 1000}, "num_batches (1000) must be from 1 to"),
+        ({"name": WANDA, "sparsity": 0.3, "pattern": "2:4"}, "leave one of them out"),
+        ({"name": SPARSE_GPT, "targets": {"kinds": ["embeddings"]}}, "tokens is in no block"),
+        ({"name": SPARSE_GPT, "sparsity": 1}, "must be at least 0 and below 1"),
     ],
 )
 def test_what_cannot_be_pruned_is_one_line_before_training(
