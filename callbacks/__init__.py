@@ -15,6 +15,7 @@ from gpt4o_lit.callbacks.pruning import MagnitudePruning
 from gpt4o_lit.callbacks.random_state import RandomState
 from gpt4o_lit.callbacks.samples import Samples
 from gpt4o_lit.callbacks.save_config import SaveConfig
+from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.callbacks.throughput import Throughput
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Samples",
     "SaveConfig",
     "SparseGPTPruning",
+    "StructuredPruning",
     "Throughput",
     "WandaPruning",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning import Trainer
 
-from gpt4o_lit.compression import Forward
+from gpt4o_lit.compression.importance import Loss
 
 
 def require_batches(trainer: Any, num_batches: int) -> None:
@@ -26,8 +26,8 @@ def require_batches(trainer: Any, num_batches: int) -> None:
 
 
 @contextmanager
-def calibrating(trainer: Trainer, task: Any, num_batches: int) -> Iterator[list[Forward]]:
-    """Functions that each read a batch of the training data, in evaluation mode.
+def calibrating(trainer: Trainer, task: Any, num_batches: int) -> Iterator[list[Loss]]:
+    """Functions that each give the loss of a batch of the training data, in evaluation mode.
 
     The batches are the first of the first epoch; where the run's own loader stands stays as it is.
     """
@@ -37,9 +37,6 @@ def calibrating(trainer: Trainer, task: Any, num_batches: int) -> Iterator[list[
     task.eval()
     try:
         with trainer.precision_plugin.predict_step_context():
-            yield [
-                partial(task.predict_step, *pair)
-                for pair in zip(batches, range(num_batches), strict=True)
-            ]
+            yield [partial(task.sample_loss, batch, number) for number, batch in enumerate(batches)]
     finally:
         task.train(training)

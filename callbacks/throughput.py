@@ -28,13 +28,11 @@ class Throughput(Callback):
         self._paused: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Look up the peak and the cost of a token once."""
+        """Look up the peak once."""
         if not self.enabled:
             return
         dtype = product_dtype(str(trainer.precision))
         self._peak = peak_flops(pl_module.device, dtype) * trainer.world_size
-        seq_len = trainer.datamodule.seq_len  # type: ignore[attr-defined]
-        self._flops = window_flops(pl_module, seq_len) / seq_len
         self._tokens, self._since, self._paused = 0, _now(pl_module.device), None
         self._logged_step = trainer.global_step
 
@@ -61,7 +59,9 @@ class Throughput(Callback):
         now = _now(pl_module.device)
         speed = self._tokens * trainer.world_size / max(now - self._since, 1e-9)
         pl_module.log("perf/tokens_per_second", speed, prog_bar=True)
-        pl_module.log("perf/mfu", speed * self._flops / self._peak)
+        seq_len = trainer.datamodule.seq_len  # type: ignore[attr-defined]
+        flops = window_flops(pl_module, seq_len) / seq_len
+        pl_module.log("perf/mfu", speed * flops / self._peak)
         self._tokens, self._since = 0, now
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,20 +8,30 @@ from gpt4o_lit.compression.activation_aware import (
     wanda_,
 )
 from gpt4o_lit.compression.calibration import Forward
+from gpt4o_lit.compression.importance import Importance, measure_importance
 from gpt4o_lit.compression.magnitude import Pattern, magnitude_masks
 from gpt4o_lit.compression.movement import MovementScores
+from gpt4o_lit.compression.shrink import Cut, choose
 from gpt4o_lit.compression.sparsity import Masks, SparsitySchedule
+from gpt4o_lit.compression.structure import Kept, cut_, cut_state_
 from gpt4o_lit.compression.targets import Targets
 
 __all__ = [
+    "Cut",
     "Forward",
+    "Importance",
+    "Kept",
     "Masks",
     "MovementScores",
     "Pattern",
     "Share",
     "SparsitySchedule",
     "Targets",
+    "choose",
+    "cut_",
+    "cut_state_",
     "magnitude_masks",
+    "measure_importance",
     "prune_blocks_",
     "require_in_blocks",
     "sparse_gpt_",

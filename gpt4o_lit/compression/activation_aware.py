@@ -56,14 +56,10 @@ def prune_blocks_(
     measure = norm_squares if method == "wanda" else gram
     prune_ = wanda_ if method == "wanda" else sparse_gpt_
     with torch.compiler.set_stance("force_eager"):
-        for block_name, block, run in blocks_in_turn(network, forwards):
-            layers = {
-                name: block.get_submodule(name.removeprefix(f"{block_name}."))
-                for name in weights
-                if name.startswith(f"{block_name}.")
-            }
-            measured = measure_inputs(layers, run, measure)
-            yield {name: prune_(weights[name], reduce(measured[name]), share) for name in layers}
+        for block, _, run in blocks_in_turn(network, forwards):
+            inside = [name for name in weights if name.startswith(f"{block}.")]
+            measured = measure_inputs(network, dict.fromkeys(inside, measure), run)
+            yield {name: prune_(weights[name], reduce(measured[name]), share) for name in inside}
 
 
 def require_in_blocks(names: Sequence[str], method: Method) -> None:

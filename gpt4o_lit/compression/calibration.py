@@ -47,12 +47,12 @@ def blocks_in_turn(
 
 
 def measure_inputs(
-    layers: Mapping[str, nn.Module], run: Callable[[], object], measure: Measure
+    network: nn.Module, measures: Mapping[str, Measure], run: Callable[[], object]
 ) -> dict[str, Tensor]:
-    """The sum of what `measure` says of the inputs of each layer while `run` is called."""
+    """The sums of what measures say of the inputs of the layers they are named by, during `run`."""
     sums: dict[str, Tensor] = {}
 
-    def hook(name: str) -> Callable[..., None]:
+    def hook(name: str, measure: Measure) -> Callable[..., None]:
         def add(_: nn.Module, args: tuple[Tensor]) -> None:
             x_MI = args[0].flatten(0, -2).float()
             with torch.autocast(x_MI.device.type, enabled=False):
@@ -61,7 +61,10 @@ def measure_inputs(
 
         return add
 
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+    handles = [
+        network.get_submodule(name).register_forward_pre_hook(hook(name, measure))
+        for name, measure in measures.items()
+    ]
     try:
         run()
     finally:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -73,3 +74,11 @@ def row_parts(module: nn.Module) -> dict[int, tuple[int, ...]]:
         if rows is not None:
             found[id(child.weight)] = tuple(int(count) for count in rows)
     return found
+
+
+def refresh_row_parts(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+    """Tell the groups of an optimizer what is fused in their weights, whose shapes have changed."""
+    parts = row_parts(module)
+    for group in optimizer.param_groups:
+        if "row_parts" in group and group["params"]:
+            group["row_parts"] = parts.get(id(group["params"][0]), ())

@@ -86,13 +86,12 @@ class Pretraining(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch: prepare, run, and weigh by its targets."""
-        example = self._prepare(batch, batch_idx, stage=0)
-        features, targets = self._features(example)
-        head = self.transformer.head
-        loss_sum = linear_cross_entropy(
-            features, head.weight, targets, bias=head.bias, softcap=head.softcap
-        )
-        return self.weighted_loss(loss_sum, (targets != -100).sum())
+        return self.weighted_loss(*self._loss_sum(self._prepare(batch, batch_idx, stage=0)))
+
+    def sample_loss(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean loss of a batch, asked as in validation; it counts nowhere."""
+        loss_sum, num_targets = self._loss_sum(self._prepare(batch, batch_idx, stage=1))
+        return loss_sum / num_targets.clamp(min=1)
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums anew."""
@@ -163,6 +162,15 @@ class Pretraining(Task):
             prefix_BT=example.prefix,
         )
         return self.transformer.head.features(hidden_BTD).flatten(0, 1), example.targets.flatten()
+
+    def _loss_sum(self, example: Example) -> tuple[Tensor, Tensor]:
+        """Over all targets, and their number."""
+        features, targets = self._features(example)
+        head = self.transformer.head
+        loss_sum = linear_cross_entropy(
+            features, head.weight, targets, bias=head.bias, softcap=head.softcap
+        )
+        return loss_sum, (targets != -100).sum()
 
     def _log_quality(self, split: str) -> None:
         sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gpt4o_lit.interop.pretrained import Pretrained, with_dropout
 from gpt4o_lit.model import Transformer, TransformerConfig
-from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine
+from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine, refresh_row_parts
 from gpt4o_lit.strategies.compile import compile_
 from gpt4o_lit.tasks.gradients import scale_and_clip_
 
@@ -77,6 +77,13 @@ class Task(LightningModule):
                 f"{pieces} pieces; leave vocab_size out to take the tokenizer's"
             )
         return config
+
+    def on_network_changed(self) -> None:
+        """After the network was cut: compile what it is made of now, and group its weights."""
+        if self.compile_network:
+            compile_(self.transformer)
+        for optimizer in self.trainer.optimizers:
+            refresh_row_parts(optimizer, self.transformer)
 
     def configure_optimizers(self) -> Any:
         """One optimizer; the schedule counts steps."""
@@ -212,11 +219,11 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the network's own description beside its weights, as plain data."""
-        checkpoint["transformer_config"] = self.transformer_config.to_dict()
+        checkpoint["transformer_config"] = self.transformer.config.to_dict()
         checkpoint["tokenizer_fingerprint"] = self.datamodule.tokenizer.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights that were learned on other pieces.
+        """Refuse weights that were learned on other pieces; be as small as they are, if cut.
 
         Raises:
             ValueError: the data's tokenizer is not the one of the checkpoint.
@@ -228,6 +235,11 @@ class Task(LightningModule):
                 "or give data.init_args.tokenizer the run's own: class_path "
                 "gpt4o_lit.tokenizer.LoadTokenizer, init_args.path RUN"
             )
+        if checkpoint.get("cut_from") == self.transformer.config.to_dict():
+            config = TransformerConfig.from_dict(checkpoint["transformer_config"])
+            self.transformer = Transformer(config)
+            if self.compile_network:
+                compile_(self.transformer)
 
 
 def _config(

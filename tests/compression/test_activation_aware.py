@@ -135,8 +135,9 @@ def test_each_block_is_pruned_on_what_pruned_ones_give(kind: str, method: Method
     twin_weights = Targets().weights(twin)
     with torch.no_grad():
         for block in dict.fromkeys(name.rsplit(".", 2)[0] for name in twin_weights):
-            layers = {n: twin.get_submodule(n) for n in twin_weights if n.startswith(f"{block}.")}
-            sums = measure_inputs(layers, lambda: [forward() for forward in twin_forwards], measure)
+            inside = [name for name in twin_weights if name.startswith(f"{block}.")]
+            measures = dict.fromkeys(inside, measure)
+            sums = measure_inputs(twin, measures, lambda: [each() for each in twin_forwards])
             for name, measured in sums.items():
                 prune_(twin_weights[name], measured, HALF)
     for name, weight in weights.items():
