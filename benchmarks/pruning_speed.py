@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import yaml
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from gpt4o_lit.compression import Masks, MovementScores, Targets, magnitude_masks
+from gpt4o_lit.compression.magnitude import Scope
 from gpt4o_lit.configs import find
 from gpt4o_lit.model import Transformer, TransformerConfig
 from gpt4o_lit.objectives import linear_cross_entropy
@@ -40,8 +42,10 @@ def masks(weights: dict[str, Tensor], rounds: int) -> None:
         name = list(weights)[number % len(weights)]
         many[f"{number}.{name}"] = weights[name]
     total = sum(weight.numel() for weight in many.values())
-    for scope in ("global", "layer", "row"):
-        times = [seconds(lambda: magnitude_masks(many, 0.5, scope)) for _ in range(rounds)]
+    scopes: tuple[Scope, ...] = ("global", "layer", "row")
+    for scope in scopes:
+        work = partial(magnitude_masks, many, 0.5, scope)
+        times = [seconds(work) for _ in range(rounds)]
         print(f"mask of {total / 1e6:.0f}M weights, {scope:7} {statistics.median(times):6.2f} s")
     layers = []
     for weight in many.values():

@@ -15,6 +15,7 @@ from gpt4o_lit.compression.calibration import (
     norm_squares,
 )
 from gpt4o_lit.compression.magnitude import Pattern, smallest_of_rows, without_smallest
+from gpt4o_lit.compression.second_order import root_of_inverse
 from gpt4o_lit.model import Transformer
 
 # O outputs, I inputs
@@ -23,7 +24,6 @@ Method = Literal["wanda", "sparse_gpt"]
 Reduce = Callable[[Tensor], Tensor]
 
 COLUMNS = 128  # pruned one by one before the columns right of them learn of it
-DAMPING = 0.01  # share of the Hessian's mean diagonal that is added to it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def sparse_gpt_(weight_OI: Tensor, gram_II: Tensor, share: Share) -> Tensor:
 
     Changes the weights that are kept too; returns their mask.
     """
-    root_II = _root_of_inverse(gram_II)
+    root_II = root_of_inverse(gram_II)
     work_OI = weight_OI.detach().float().clone()
     work_OI[:, gram_II.diagonal() == 0] = 0  # inputs that are always 0
     kept_OI = torch.ones_like(work_OI, dtype=torch.bool)
@@ -117,16 +117,3 @@ def sparse_gpt_(weight_OI: Tensor, gram_II: Tensor, share: Share) -> Tensor:
         work_OI[:, end:] -= errors @ root_II[start:end, end:]
     weight_OI.copy_(work_OI.masked_fill_(~kept_OI, 0))
     return kept_OI
-
-
-def _root_of_inverse(gram_II: Tensor) -> Tensor:
-    """The upper triangular root of the damped Hessian's inverse.
-
-    Row by row it holds what the inverse would be without the columns that are done with.
-    """
-    hessian = gram_II.clone()
-    diagonal = hessian.diagonal()
-    diagonal[diagonal == 0] = 1
-    diagonal += DAMPING * diagonal.mean()
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    return torch.linalg.cholesky(inverse, upper=True)

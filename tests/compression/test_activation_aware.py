@@ -17,8 +17,9 @@ from gpt4o_lit.compression import (
     wanda_,
 )
 from gpt4o_lit.compression import activation_aware as module
-from gpt4o_lit.compression.activation_aware import DAMPING, Method
+from gpt4o_lit.compression.activation_aware import Method
 from gpt4o_lit.compression.calibration import blocks_in_turn, gram, measure_inputs, norm_squares
+from gpt4o_lit.compression.second_order import DAMPING
 from gpt4o_lit.model import Transformer
 from tests.model.conftest import VOCAB
 from tests.model.conftest import network as tiny
