@@ -50,13 +50,9 @@ class WeightFormat:
             )
 
     def scales(self, weight_OI: Tensor) -> Tensor:
-        """By which the largest of each group is half a step beyond the highest number: (O, G).
-
-        They are rounded to float16, as they are stored, and never 0.
-        """
+        """By which the largest of each group is half a step beyond the highest number: (O, G)."""
         groups_OGI = weight_OI.float().unflatten(-1, (-1, self.group_size or weight_OI.shape[-1]))
-        scales_OG = groups_OGI.abs().amax(-1) / (self.highest + 0.5)
-        return scales_OG.half().float().clamp(min=torch.finfo(torch.float16).tiny)
+        return as_stored(groups_OGI.abs().amax(-1) / (self.highest + 0.5))
 
     def round(self, weight_OI: Tensor, scales_OG: Tensor) -> Tensor:
         """The nearest whole numbers: int8 (O, I)."""
@@ -72,6 +68,16 @@ class WeightFormat:
         if self.group_size is None:
             return scales_OG.float()
         return scales_OG.float().repeat_interleave(self.group_size, dim=-1)
+
+
+def as_stored(scales_OG: Tensor) -> Tensor:
+    """Rounded to bfloat16, in which they are stored, and never 0; still float32.
+
+    By their bits, for compilers leave a cast there and back out. Numbers are rounded by these
+    scales, so that nothing is lost by it.
+    """
+    bits = scales_OG.float().clamp(min=torch.finfo(torch.bfloat16).tiny).view(torch.int32)
+    return ((bits + 0x8000) & -0x10000).view(torch.float32)
 
 
 def round_to_nearest(weight_OI: Tensor, format: WeightFormat) -> tuple[Tensor, Tensor]:

@@ -26,3 +26,29 @@ def gptq(
             weight[row, left] -= error / inverse[0, 0] * inverse[0]
         left = left[1:]
     return numbers
+
+
+def fake(weight: Tensor, group_size: int, low: int, high: int) -> Tensor:
+    """Number by number: the scale of its group in bfloat16, the nearest whole number, back."""
+    result = torch.empty_like(weight)
+    for row, out in zip(weight, result, strict=True):
+        for start in range(0, len(row), group_size):
+            largest = max(abs(float(row[place])) for place in range(start, start + group_size))
+            scale = float(torch.tensor(largest / (high + 0.5)).bfloat16())
+            for place in range(start, start + group_size):
+                number = max(low, min(high, round(float(row[place]) / scale)))
+                out[place] = number * scale
+    return result
+
+
+def learned_step(weight: Tensor, scales: Tensor, group_size: int, low: int, high: int) -> Tensor:
+    """LSQ as its appendix has it (arXiv:1902.08153), on autograd with what must not flow detached.
+
+    Returns a tensor whose gradients to `weight` and `scales` (one for each group) are the paper's.
+    """
+    steps = scales.repeat_interleave(group_size, dim=-1)
+    balance = (group_size * high) ** -0.5
+    steps = (steps - steps * balance).detach() + steps * balance
+    clamped = (weight / steps).clamp(low, high)
+    rounded = (clamped.round() - clamped).detach() + clamped
+    return rounded * steps
