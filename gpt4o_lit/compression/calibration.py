@@ -17,7 +17,7 @@ Forward = Callable[[], object]
 Run = Callable[[], list[Tensor]]
 """Runs one block on every batch, and gives what it gives."""
 Measure = Callable[[Tensor], Tensor]
-"""Turns inputs (M, I) into something that adds up over batches."""
+"""Turns inputs (M, I) into something that is added up over batches, or of which the most counts."""
 
 
 class _Caught(Exception):
@@ -47,9 +47,12 @@ def blocks_in_turn(
 
 
 def measure_inputs(
-    network: nn.Module, measures: Mapping[str, Measure], run: Callable[[], object]
+    network: nn.Module,
+    measures: Mapping[str, Measure],
+    run: Callable[[], object],
+    combine: Callable[[Tensor, Tensor], Tensor] = torch.add,
 ) -> dict[str, Tensor]:
-    """The sums of what measures say of the inputs of the layers they are named by, during `run`."""
+    """What measures say of the inputs of the layers they are named by, over all calls in `run`."""
     sums: dict[str, Tensor] = {}
 
     def hook(name: str, measure: Measure) -> Callable[..., None]:
@@ -57,7 +60,7 @@ def measure_inputs(
             x_MI = args[0].flatten(0, -2).float()
             with torch.autocast(x_MI.device.type, enabled=False):
                 value = measure(x_MI)
-            sums[name] = sums[name] + value if name in sums else value
+            sums[name] = combine(sums[name], value) if name in sums else value
 
         return add
 
@@ -81,6 +84,11 @@ def norm_squares(x_MI: Tensor) -> Tensor:
 def gram(x_MI: Tensor) -> Tensor:
     """Products of each two inputs, summed over tokens: (I, I), half of a layer's Hessian."""
     return x_MI.T @ x_MI
+
+
+def largest(x_MI: Tensor) -> Tensor:
+    """The largest magnitude of each input over tokens: (I,)."""
+    return x_MI.abs().amax(0)
 
 
 def _run(block: nn.Module, inputs: Sequence[tuple[Any, ...]]) -> list[Tensor]:
