@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+CHUNK = 1 << 19  # elements
+
 
 class MovementScores:
     """Scores of some matrices, and what is pruned of them for the time being (arXiv:2005.07683).
@@ -30,9 +32,14 @@ class MovementScores:
         for name, weight in self.weights.items():
             if weight.grad is None:
                 continue
-            self.scores[name].addcmul_(weight.grad, weight, value=-1)
-            if name in self._dormant:
-                self.scores[name].addcmul_(weight.grad, self._dormant[name], value=-1)
+            if name not in self._dormant:
+                self.scores[name].addcmul_(weight.grad, weight, value=-1)
+                continue
+            # Part by part, so that the sum stays in the cache.
+            tensors = (self.scores[name], weight.grad, weight, self._dormant[name])
+            parts = (tensor.detach().view(-1).split(CHUNK) for tensor in tensors)
+            for score, grad, kept, dormant in zip(*parts, strict=True):
+                score.addcmul_(grad, kept + dormant, value=-1)
 
     @torch.no_grad()
     def swap_(self, kept: Mapping[str, Tensor]) -> None:
