@@ -169,28 +169,28 @@ def test_two_processes_calibrate_on_the_batches_of_both(
 @pytest.mark.parametrize(
     ("settings", "share"),
     [
-        ({"schedule": {"final": 0.8, "begin": 20, "end": 300, "every": 7}, "rewind_to": 10}, 0.8),
-        ({"name": SPARSE_GPT, "at": 150, "num_batches": 2}, 0.5),
-        ({"name": MOVEMENT, "schedule": {"final": 0.8, "begin": 20, "end": 300}}, 0.8),
+        ({"schedule": {"final": 0.8, "begin": 20, "end": 150, "every": 7}, "rewind_to": 10}, 0.8),
+        ({"name": SPARSE_GPT, "at": 75, "num_batches": 2}, 0.5),
+        ({"name": MOVEMENT, "schedule": {"final": 0.8, "begin": 20, "end": 150}}, 0.8),
     ],
 )
 def test_a_run_that_was_killed_goes_on_bit_by_bit(
     settings: dict[str, Any], share: float, config: Path, overlay: Overlay
 ) -> None:
     flags = ("--config", overlay(**settings))
-    flags += ("--trainer.max_steps", "400", "--trainer.val_check_interval", "50")
+    flags += ("--trainer.max_steps", "200", "--trainer.val_check_interval", "25")
     whole = fit(config, "whole", *flags)
     command = [sys.executable, "-m", "gpt4o_lit", "fit", "--config", str(config), *flags]
     process = subprocess.Popen([*command, "--run_dir", "run"])
     metrics, deadline = Path("run/metrics.csv"), time.monotonic() + 120
-    while len(read_metrics(metrics) if metrics.is_file() else []) < 120:
+    while len(read_metrics(metrics) if metrics.is_file() else []) < 60:
         assert process.poll() is None, "the run ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     process.wait(timeout=60)
     stopped = load(Path("run"), "last")["global_step"]
-    assert 100 <= stopped < 300
+    assert 50 <= stopped < 150
     assert main(["fit", "--resume", "run"]) == 0
     assert_equal(weights(whole), weights(Path("run")), atol=0)
     assert_equal(state_of(whole)["masks"], state_of(Path("run"))["masks"], atol=0)

@@ -128,20 +128,20 @@ def test_two_processes_cut_as_one_does(config: Path, overlay: Overlay) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path, overlay: Overlay) -> None:
-    flags = ("--config", overlay(at=40, times=3, every=80))
-    flags += ("--trainer.max_steps", "400", "--trainer.val_check_interval", "50")
+    flags = ("--config", overlay(at=20, times=3, every=40))
+    flags += ("--trainer.max_steps", "200", "--trainer.val_check_interval", "25")
     whole = fit(config, "whole", *flags)
     command = [sys.executable, "-m", "gpt4o_lit", "fit", "--config", str(config), *flags]
     process = subprocess.Popen([*command, "--run_dir", "run"])
     metrics, deadline = Path("run/metrics.csv"), time.monotonic() + 120
-    while len(read_metrics(metrics) if metrics.is_file() else []) < 155:
+    while len(read_metrics(metrics) if metrics.is_file() else []) < 80:
         assert process.poll() is None, "the run ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     process.wait(timeout=60)
     stopped = load(Path("run"), "last")["global_step"]
-    assert 120 < stopped < 400
+    assert 60 < stopped < 200
     assert main(["fit", "--resume", "run"]) == 0
     assert_equal(weights(whole), weights(Path("run")), atol=0)
 

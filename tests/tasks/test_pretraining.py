@@ -19,6 +19,7 @@ def test_a_checkpoint_tells_how_a_prompt_is_read(objective: Objective, both_ways
     task = Pretraining(TransformerConfig(decoder=stack, max_seq_len=8), objective)
     datamodule: Any = SimpleNamespace(tokenizer=ByteTokenizer())
     task._trainer = SimpleNamespace(datamodule=datamodule)  # type: ignore[assignment]
+    task.configure_model()
     checkpoint: dict[str, Any] = {}
     task.on_save_checkpoint(checkpoint)
     assert checkpoint["bidirectional_prompt"] is both_ways
