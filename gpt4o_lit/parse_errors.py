@@ -21,6 +21,7 @@ WRAPPINGS = (
     r"Expected a path but \S+ either not accessible or invalid",
     r"(- )?Expected a <class 'NoneType'>.*$",
     r"(- )?Given value.*$",
+    r"(- )?Not a valid subclass of \w+ Subclass types expect one of:.*$",
 )
 HINT = "did you mean"
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -124,6 +125,31 @@ def test_configs_lists_each_with_its_first_line(capsys: pytest.CaptureFixture[st
     assert main(["configs"]) == 0
     out = capsys.readouterr().out
     assert all(name in out and configs.first_line(name) in out for name in configs.names())
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        ({"class_path": "gpt4o_lit.callbacks.WandaPrunin"}, "'gpt4o_lit.callbacks.WandaPruning'?"),
+        (
+            {
+                "class_path": "gpt4o_lit.callbacks.StructuredPruning",
+                "init_args": {"cut": {"head": 0.5}},
+            },
+            "does not accept option 'head'; did you mean 'cut.heads'?",
+        ),
+    ],
+)
+def test_a_mistyped_callback_is_told_in_as_few_words(
+    callback: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"trainer": {"callbacks+": [callback]}}), encoding="utf-8")
+    assert main(["fit", "--config", "quickstart", "--config", str(overlay)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.endswith(message)
+    assert "\n" not in error
+    assert "class_path entry" not in error
 
 
 @pytest.mark.parametrize(
