@@ -152,7 +152,7 @@ def test_two_processes_prune_as_one_does(config: Path, overlay: Overlay) -> None
     assert_equal(weights(alone), weights(Path("together")), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [WANDA, SPARSE_GPT])
+@pytest.mark.parametrize("name", [pytest.param(WANDA, marks=pytest.mark.slow), SPARSE_GPT])
 def test_two_processes_calibrate_on_the_batches_of_both(
     name: str, config: Path, overlay: Overlay
 ) -> None:
@@ -170,8 +170,12 @@ def test_two_processes_calibrate_on_the_batches_of_both(
     ("settings", "share"),
     [
         ({"schedule": {"final": 0.8, "begin": 20, "end": 150, "every": 7}, "rewind_to": 10}, 0.8),
-        ({"name": SPARSE_GPT, "at": 75, "num_batches": 2}, 0.5),
-        ({"name": MOVEMENT, "schedule": {"final": 0.8, "begin": 20, "end": 150}}, 0.8),
+        pytest.param({"name": SPARSE_GPT, "at": 75, "num_batches": 2}, 0.5, marks=pytest.mark.slow),
+        pytest.param(
+            {"name": MOVEMENT, "schedule": {"final": 0.8, "begin": 20, "end": 150}},
+            0.8,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_that_was_killed_goes_on_bit_by_bit(

@@ -71,7 +71,7 @@ def test_a_cut_run_is_smaller_and_used_like_any(
     assert "val/loss" in shown
 
 
-@pytest.mark.parametrize("optimizer", ["Muon", "Adafactor"])
+@pytest.mark.parametrize("optimizer", ["Muon", pytest.param("Adafactor", marks=pytest.mark.slow)])
 def test_every_way_to_cut_goes_with_bfloat16_and_compilation(
     optimizer: str, config: Path, overlay: Overlay
 ) -> None:
