@@ -1,5 +1,6 @@
 """Pruning while a network trains, by magnitude."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from gpt4o_lit.compression import Masks, Pattern, SparsitySchedule, Targets, mag
 from gpt4o_lit.compression.magnitude import Scope
 
 
-class Pruning(Callback):
+class Pruning(Callback, ABC):
     """What all pruning has in common: when, which matrices, and that it holds.
 
     What is pruned is zero after every step, has no gradient, and stays pruned: in checkpoints, on
@@ -38,9 +39,9 @@ class Pruning(Callback):
         self.pruned_step = -1
         self._restored: dict[str, Any] = {}
 
+    @abstractmethod
     def masks_at(self, step: int, trainer: Trainer, pl_module: Any) -> dict[str, Tensor]:
         """Masks of all matrices, True where a weight is kept; may change the weights too."""
-        raise NotImplementedError
 
     @property
     def state_key(self) -> str:

@@ -1,5 +1,8 @@
 """A tiny corpus and a config that trains on it in a second."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+
+from gpt4o_lit.__main__ import main
+from gpt4o_lit.callbacks.metrics_log import read_metrics
 
 WORDS = ["the", "a", "cat", "dog", "sees", "eats", "likes", "big", "small", "red", "green"]
 
@@ -94,3 +100,30 @@ def load(run: Path, checkpoint: str) -> dict[str, Any]:
 def weights(run: Path, checkpoint: str = "last") -> dict[str, torch.Tensor]:
     """The weights that a run saved."""
     return dict(load(run, checkpoint)["state_dict"])
+
+
+def give(config: Path, stacks: list[str], objective: str) -> None:
+    """Change the config to a network of these stacks that learns by this objective."""
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    arguments = values["model"]["init_args"]
+    stack = arguments["transformer"].pop("decoder")
+    arguments["transformer"] |= dict.fromkeys(stacks, stack)
+    arguments["objective"]["class_path"] = f"gpt4o_lit.objectives.{objective}"
+    values["samples"] = {}
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+def kill_and_resume(config: Path, flags: tuple[str, ...], rows: int) -> int:
+    """Kill a run in `run` once it has logged so many steps, go on; the step it went on from."""
+    command = [sys.executable, "-m", "gpt4o_lit", "fit", "--config", str(config), *flags]
+    process = subprocess.Popen([*command, "--run_dir", "run"])
+    metrics, deadline = Path("run/metrics.csv"), time.monotonic() + 120
+    while len(read_metrics(metrics) if metrics.is_file() else []) < rows:
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait(timeout=60)
+    stopped = load(Path("run"), "last")["global_step"]
+    assert main(["fit", "--resume", "run"]) == 0
+    return int(stopped)

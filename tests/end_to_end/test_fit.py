@@ -14,7 +14,7 @@ import torch
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.metrics_log import read_metrics
-from tests.end_to_end.conftest import load, weights
+from tests.end_to_end.conftest import give, load, weights
 
 DROPOUT = "--model.init_args.transformer.decoder.dropout"
 
@@ -306,15 +306,7 @@ def test_a_run_can_be_measured_again(verb: str, config: Path) -> None:
     ],
 )
 def test_an_objective_is_one_key_away(stacks: list[str], objective: str, config: Path) -> None:
-    import yaml
-
-    values = yaml.safe_load(config.read_text())
-    arguments = values["model"]["init_args"]
-    stack = arguments["transformer"].pop("decoder")
-    arguments["transformer"] |= dict.fromkeys(stacks, stack)
-    arguments["objective"]["class_path"] = f"gpt4o_lit.objectives.{objective}"
-    values["samples"] = {}
-    config.write_text(yaml.safe_dump(values))
+    give(config, stacks, objective)
     run = fit(config, "run", "--trainer.max_steps", "12")
     rows = read_metrics(run / "metrics.csv")
     assert rows[-1]["train/loss"] < rows[0]["train/loss"]

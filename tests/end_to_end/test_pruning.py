@@ -1,8 +1,5 @@
 """Pruning within a run: what is pruned stays so, whatever else the run does."""
 
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import yaml
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.metrics_log import read_metrics
-from tests.end_to_end.conftest import load, weights
+from tests.end_to_end.conftest import give, kill_and_resume, load, weights
 from tests.end_to_end.test_fit import DROPOUT, assert_equal, fit, fit_on_two
 
 MAGNITUDE, MOVEMENT = "MagnitudePruning", "MovementPruning"
@@ -117,13 +114,7 @@ ONE_SHOT = [
 def test_encoders_are_pruned_too(
     settings: dict[str, Any], stacks: list[str], objective: str, config: Path, overlay: Overlay
 ) -> None:
-    values = yaml.safe_load(config.read_text())
-    arguments = values["model"]["init_args"]
-    stack = arguments["transformer"].pop("decoder")
-    arguments["transformer"] |= dict.fromkeys(stacks, stack)
-    arguments["objective"]["class_path"] = f"gpt4o_lit.objectives.{objective}"
-    values["samples"] = {}
-    config.write_text(yaml.safe_dump(values))
+    give(config, stacks, objective)
     run = fit(config, "run", "--config", overlay(**settings))
     assert share_of_zeros(weights(run)) == 0.5
 
@@ -184,18 +175,8 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(
     flags = ("--config", overlay(**settings))
     flags += ("--trainer.max_steps", "200", "--trainer.val_check_interval", "25")
     whole = fit(config, "whole", *flags)
-    command = [sys.executable, "-m", "gpt4o_lit", "fit", "--config", str(config), *flags]
-    process = subprocess.Popen([*command, "--run_dir", "run"])
-    metrics, deadline = Path("run/metrics.csv"), time.monotonic() + 120
-    while len(read_metrics(metrics) if metrics.is_file() else []) < 60:
-        assert process.poll() is None, "the run ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait(timeout=60)
-    stopped = load(Path("run"), "last")["global_step"]
+    stopped = kill_and_resume(config, flags, rows=60)
     assert 50 <= stopped < 150
-    assert main(["fit", "--resume", "run"]) == 0
     assert_equal(weights(whole), weights(Path("run")), atol=0)
     assert_equal(state_of(whole)["masks"], state_of(Path("run"))["masks"], atol=0)
     early = [state_of(run).get("early", {}) for run in (whole, Path("run"))]
