@@ -1,6 +1,7 @@
 """Callbacks and loggers: when a thing happens in a run."""
 
 from gpt4o_lit.callbacks.activation_aware_pruning import SparseGPTPruning, WandaPruning
+from gpt4o_lit.callbacks.artefact import Artefact
 from gpt4o_lit.callbacks.checkpoint import Checkpoint
 from gpt4o_lit.callbacks.evaluate import Evaluate
 from gpt4o_lit.callbacks.explain import Explain
@@ -12,6 +13,7 @@ from gpt4o_lit.callbacks.plots import Plots
 from gpt4o_lit.callbacks.predictions import Predictions
 from gpt4o_lit.callbacks.progress import Progress
 from gpt4o_lit.callbacks.pruning import MagnitudePruning
+from gpt4o_lit.callbacks.quantization import PostTrainingQuantization, QuantizationAwareTraining
 from gpt4o_lit.callbacks.random_state import RandomState
 from gpt4o_lit.callbacks.samples import Samples
 from gpt4o_lit.callbacks.save_config import SaveConfig
@@ -19,6 +21,7 @@ from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.callbacks.throughput import Throughput
 
 __all__ = [
+    "Artefact",
     "Checkpoint",
     "Evaluate",
     "Explain",
@@ -28,8 +31,10 @@ __all__ = [
     "ModelCard",
     "MovementPruning",
     "Plots",
+    "PostTrainingQuantization",
     "Predictions",
     "Progress",
+    "QuantizationAwareTraining",
     "RandomState",
     "Samples",
     "SaveConfig",

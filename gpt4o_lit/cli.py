@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gpt4o_lit import configs
 from gpt4o_lit.callbacks import (
+    Artefact,
     Checkpoint,
     Manifest,
     ModelCard,
@@ -119,6 +120,8 @@ class ExperimentCLI(LightningCLI):
         if self.subcommand == "fit" and not config["fast_dev_run"]:
             chosen += [RandomState(), Manifest(), Plots()]
             chosen += [ModelCard()] if Checkpoint not in off else []  # it opens the checkpoint
+        if self.subcommand in ("fit", "validate") and Checkpoint not in off:
+            chosen.append(Artefact())
         if self.subcommand == "predict":
             chosen.append(Predictions())
         return super()._instantiate_trainer(config, chosen)

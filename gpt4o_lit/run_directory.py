@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+NETWORK = "network.json"  # what a compressed network is, in place of checkpoints
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -65,6 +67,11 @@ class RunDirectory:
             FileNotFoundError: the run was stopped before its first checkpoint.
         """
         path = self.checkpoints / "last.ckpt"
+        if (self.path / NETWORK).is_file():
+            raise FileNotFoundError(
+                f"{self.path} is compressed already and has no checkpoint; give the run that it "
+                "was made of"
+            )
         if not path.exists():
             raise FileNotFoundError(
                 f"{self.path} has no checkpoint yet (checkpoints/last.ckpt); start it anew with "

@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
         "generation",
         "evaluation",
         "explanation",
+        "interop",
         "model",
         "run_directory",
     },

@@ -6,6 +6,7 @@ from gpt4o_lit.parse_errors import OneLineParser
 KINDS = {
     configs.EXPERIMENTS: "complete experiments   (fit --config NAME)",
     configs.OVERLAYS: "overlays               (fit --config NAME --config with/OVERLAY)",
+    configs.RECIPES: "recipes                (compress RUN --recipe NAME)",
     configs.SIZES: "sizes                  (--model.init_args.transformer model/SIZE)",
 }
 

@@ -8,9 +8,12 @@ from gpt4o_lit.compression.activation_aware import (
     wanda_,
 )
 from gpt4o_lit.compression.calibration import Forward
+from gpt4o_lit.compression.fake import FakeQuantization
 from gpt4o_lit.compression.importance import Importance, measure_importance
 from gpt4o_lit.compression.magnitude import Pattern, magnitude_masks
 from gpt4o_lit.compression.movement import MovementScores
+from gpt4o_lit.compression.post_training import Reductions, quantize_
+from gpt4o_lit.compression.recipe import FormatRule, Formats
 from gpt4o_lit.compression.shrink import Cut, choose
 from gpt4o_lit.compression.sparsity import Masks, SparsitySchedule
 from gpt4o_lit.compression.structure import Kept, cut_, cut_state_
@@ -18,12 +21,16 @@ from gpt4o_lit.compression.targets import Targets
 
 __all__ = [
     "Cut",
+    "FakeQuantization",
+    "FormatRule",
+    "Formats",
     "Forward",
     "Importance",
     "Kept",
     "Masks",
     "MovementScores",
     "Pattern",
+    "Reductions",
     "Share",
     "SparsitySchedule",
     "Targets",
@@ -33,6 +40,7 @@ __all__ = [
     "magnitude_masks",
     "measure_importance",
     "prune_blocks_",
+    "quantize_",
     "require_in_blocks",
     "sparse_gpt_",
     "wanda_",

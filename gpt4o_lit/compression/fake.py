@@ -1,52 +1,89 @@
 """Training that already feels the rounding: the forward is rounded, gradients are not."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gpt4o_lit.compression.rounding import WeightFormat, as_stored
+from gpt4o_lit.model.weight_format import WeightFormat, as_stored, round_inputs
 
-# O outputs, I inputs, G groups of inputs, M tokens
+# O outputs, I inputs, G groups of inputs
 
-INPUT_LEVELS = 127  # of 8 bits, on either side of 0
+Scales = Literal["of_weight", "frozen", "learned"]
 
 
 class FakeQuantization(nn.Module):
     """Rounds a layer's weight, and perhaps its inputs, as they will be when it is converted.
 
+    Scales follow from the weight as it is. They may be learned in its place, from there on (LSQ,
+    arXiv:1902.08153), or stay what `follow_` made them once `freeze_` is called.
+
     Args:
         format: Of the weight.
-        rounds_inputs: Inputs are rounded to 8 bits too, each token by its own largest.
-        scales_OG: Makes the scales parameters, which start there (LSQ, arXiv:1902.08153); else they
-            follow from the weight as it is.
+        weight_OI: The weight as it is.
+        scales: What becomes of its scales.
     """
 
-    scales: nn.Parameter | None
+    log_scales: Tensor | None
 
     def __init__(
-        self, format: WeightFormat, *, rounds_inputs: bool, scales_OG: Tensor | None = None
+        self, format: WeightFormat, weight_OI: Tensor, scales: Scales = "of_weight"
     ) -> None:
         super().__init__()
-        self.format, self.rounds_inputs = format, rounds_inputs
-        # Flat, so that optimizers take them for the vector of numbers that they are.
-        self.scales = None if scales_OG is None else nn.Parameter(scales_OG.flatten().float())
-
-    def forward(self, x: Tensor, weight_OI: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and weight as the converted layer would have them."""
-        if self.scales is None:
-            rounded_OI = fake_quantize(weight_OI, self.format)
+        self.format, self.active, self.fixed = format, True, scales == "learned"
+        # Logarithms, so that steps of an optimizer are relative; flat, so that it takes them for
+        # the vector of numbers that they are.
+        logs = format.scales(weight_OI.detach()).log().flatten()
+        if scales == "learned":
+            self.log_scales = nn.Parameter(logs)
         else:
-            scales_OG = self.scales.view(len(weight_OI), -1)
-            rounded_OI = learned_quantize(weight_OI, scales_OG, self.format)
-        return fake_quantize_inputs(x) if self.rounds_inputs else x, rounded_OI
+            room = torch.zeros_like(logs) if scales == "frozen" else None
+            self.register_buffer("log_scales", room)
+
+    @torch.no_grad()
+    def follow_(self, weight_OI: Tensor) -> None:
+        """Let the scales be those of this weight."""
+        assert self.log_scales is not None, "made without room for scales"
+        self.log_scales.copy_(self.format.scales(weight_OI).log().flatten())
+
+    def freeze_(self) -> None:
+        """Keep the scales as they are from now on."""
+        assert self.log_scales is not None, "made without room for scales"
+        self.log_scales.requires_grad_(False)
+        self.fixed = True
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """What the converted layer would read."""
+        return fake_quantize_inputs(x) if self.format.rounds_inputs and self.active else x
+
+    def weight(self, weight_OI: Tensor) -> Tensor:
+        """The weight that the converted layer would have."""
+        if not self.active:
+            return weight_OI
+        if not self.fixed:
+            return fake_quantize(weight_OI, self.format)
+        return learned_quantize(weight_OI, self._scales(weight_OI), self.format)
+
+    def rows(self, numbers: Tensor, weight_OI: Tensor) -> Tensor:
+        """The rows of that weight with these numbers: (..., I)."""
+        rows = F.embedding(numbers, weight_OI)
+        if not self.active:
+            return rows
+        if not self.fixed:
+            return fake_quantize(rows, self.format)
+        return learned_quantize(rows, F.embedding(numbers, self._scales(weight_OI)), self.format)
 
     def scales_of(self, weight_OI: Tensor) -> Tensor:
         """With which this weight is converted: (O, G), as they are stored."""
-        if self.scales is None:
-            return self.format.scales(weight_OI)
-        return as_stored(self.scales.detach().view(len(weight_OI), -1))
+        if not self.fixed:
+            return self.format.scales(weight_OI.detach())
+        return as_stored(self._scales(weight_OI).detach())
+
+    def _scales(self, weight_OI: Tensor) -> Tensor:
+        assert self.log_scales is not None
+        return self.log_scales.view(len(weight_OI), -1).exp()
 
 
 def fake_quantize(weight_OI: Tensor, format: WeightFormat) -> Tensor:
@@ -70,10 +107,7 @@ def fake_quantize_inputs(x: Tensor) -> Tensor:
 class _Rounded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight_OI: Tensor, format: WeightFormat) -> Tensor:
-        groups = weight_OI.unflatten(-1, (-1, format.group_size or weight_OI.shape[-1]))
-        steps = format.scales(weight_OI)[..., None]
-        numbers = (groups / steps).round_().clamp_(format.lowest, format.highest)
-        return numbers.mul_(steps).flatten(-2).to(weight_OI.dtype)
+        return _rounded(weight_OI, format.scales(weight_OI), format)
 
     @staticmethod
     @once_differentiable
@@ -86,19 +120,17 @@ class _Learned(torch.autograd.Function):
     def forward(ctx: Any, weight_OI: Tensor, scales_OG: Tensor, format: WeightFormat) -> Tensor:
         ctx.format = format
         ctx.save_for_backward(weight_OI, scales_OG)
-        groups, steps = _grouped(weight_OI, format), as_stored(scales_OG)[..., None]
-        numbers = (groups / steps).round_().clamp_(format.lowest, format.highest)
-        return numbers.mul_(steps).flatten(-2).to(weight_OI.dtype)
+        return _rounded(weight_OI, as_stored(scales_OG), format)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope_OI: Tensor) -> tuple[Tensor, Tensor, None]:
         weight_OI, scales_OG = ctx.saved_tensors
         format: WeightFormat = ctx.format
-        ratio = _grouped(weight_OI, format) / as_stored(scales_OG)[..., None]
+        ratio = format.grouped(weight_OI) / as_stored(scales_OG)[..., None]
         clamped = ratio.clamp(format.lowest, format.highest)
         within = clamped == ratio
-        slopes = _grouped(slope_OI, format)
+        slopes = format.grouped(slope_OI)
         # Equation 3: rounded minus exact within the range, the bound itself beyond it.
         toward = clamped.round() - torch.where(within, ratio, torch.zeros_like(ratio))
         balance = (ratio.shape[-1] * format.highest) ** -0.5
@@ -109,9 +141,8 @@ class _Learned(torch.autograd.Function):
 class _RoundedInputs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        steps = x.detach().abs().amax(-1, keepdim=True).float() / INPUT_LEVELS
-        steps.clamp_(min=torch.finfo(torch.float32).tiny)
-        return (x / steps).round_().mul_(steps).to(x.dtype)
+        numbers, steps = round_inputs(x)
+        return (numbers * steps).to(x.dtype)
 
     @staticmethod
     @once_differentiable
@@ -119,5 +150,7 @@ class _RoundedInputs(torch.autograd.Function):
         return slope
 
 
-def _grouped(weight_OI: Tensor, format: WeightFormat) -> Tensor:
-    return weight_OI.unflatten(-1, (-1, format.group_size or weight_OI.shape[-1]))
+def _rounded(weight_OI: Tensor, scales_OG: Tensor, format: WeightFormat) -> Tensor:
+    steps = scales_OG[..., None]
+    numbers = (format.grouped(weight_OI) / steps).round_().clamp_(format.lowest, format.highest)
+    return numbers.mul_(steps).flatten(-2).to(weight_OI.dtype)

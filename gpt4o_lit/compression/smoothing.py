@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt4o_lit.compression.rounding import WeightFormat, round_to_nearest
+from gpt4o_lit.compression.rounding import round_to_nearest
 from gpt4o_lit.model.block import Block
 from gpt4o_lit.model.feed_forward import GatedFeedForward
+from gpt4o_lit.model.weight_format import WeightFormat
 
 # O outputs, I inputs
 

@@ -12,7 +12,7 @@ from gpt4o_lit.model import Transformer
 from gpt4o_lit.model.attention import Attention, CrossAttention
 from gpt4o_lit.model.feed_forward import FeedForward, GatedFeedForward
 from gpt4o_lit.model.head import Head
-from gpt4o_lit.model.linear import Linear
+from gpt4o_lit.model.linear import Embedding, Linear
 
 LayerKind = Literal["attention", "feed_forward", "embeddings", "head"]
 
@@ -77,7 +77,7 @@ def _layers(network: Transformer, kinds: tuple[str, ...]) -> Iterator[tuple[str,
             for part, layer in module.named_children():
                 if isinstance(layer, Linear):
                     yield f"{name}.{part}", layer.weight
-        elif isinstance(module, nn.Embedding) and "embeddings" in kinds:
+        elif isinstance(module, Embedding) and "embeddings" in kinds:
             yield name, module.weight
         elif isinstance(module, Head) and "head" in kinds:
             if not tied:

@@ -4,7 +4,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-EXPERIMENTS, OVERLAYS, SIZES = "experiment", "with", "model"
+EXPERIMENTS, OVERLAYS, SIZES, RECIPES = "experiment", "with", "model", "compress"
 
 
 def names() -> list[str]:

@@ -129,7 +129,7 @@ def _training(net: Transformer, case: Case, device: torch.device, dtype: torch.d
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             features_BTD = head.features(net.hidden(**inputs))
             loss = linear_cross_entropy(
-                features_BTD.flatten(0, 1), head.weight, targets, bias=head.bias
+                features_BTD.flatten(0, 1), head.matrix(), targets, bias=head.bias
             )
         (loss / len(targets)).backward()
         optimizer.step()

@@ -139,7 +139,7 @@ def _judge(
     head = transformer.head
     targets_M = torch.tensor([id for ids in asked for id in ids], device=head.weight.device)
     nll_M, correct_M = token_statistics(
-        head.features(torch.cat(states)), head.weight, targets_M, bias=head.bias,
+        head.features(torch.cat(states)), head.matrix(), targets_M, bias=head.bias,
         softcap=head.softcap,
     )  # fmt: skip
     lengths = [len(ids) for ids in asked]

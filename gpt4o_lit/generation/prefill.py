@@ -112,7 +112,8 @@ def prefill(
     most = None if bidirectional else CHUNK
     cache = KVCache(transformer.config, len(rows), room, weight.device, weight.dtype, most)
     last_B = torch.tensor([len(ids) - 1 for ids in rows], device=weight.device)
-    hidden_BD = weight.new_empty(len(rows), transformer.config.dim)
+    size = (len(rows), transformer.config.dim)
+    hidden_BD = torch.empty(size, device=weight.device, dtype=weight.dtype)
     length = tokens_BT.shape[1]
     for start in range(0, length, length if bidirectional else CHUNK):
         part = slice(start, length if bidirectional else start + CHUNK)

@@ -9,12 +9,17 @@ import torch
 import yaml
 from torch import Tensor
 
+from gpt4o_lit.interop.compressed import is_compressed, load_compressed
+from gpt4o_lit.interop.files import SINGLE
 from gpt4o_lit.model import Transformer, TransformerConfig
-from gpt4o_lit.model.position import AlibiBias, Rotary
+from gpt4o_lit.model.position import FixedTable
+from gpt4o_lit.model.quantized import QuantizedWeight, place_
+from gpt4o_lit.model.weight_format import WeightFormat, as_stored
 from gpt4o_lit.run_directory import RunDirectory
 from gpt4o_lit.tokenizer import Tokenizer, load_tokenizer
 
 PREFIX = "transformer."
+SCALES = "fake.log_scales"  # that quantization-aware training has learned, by their layer
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,24 @@ class OpenedRun:
 
 
 def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> OpenedRun:
-    """The network and tokenizer of a run's directory.
+    """The network and tokenizer of a run's directory, or of one that `compress` made.
 
     `best` is the checkpoint with the lowest validation loss; a run that has not been validated yet
-    has none, and its last one is taken; `checkpoint` of the result tells which.
+    has none, and its last one is taken; `checkpoint` of the result tells which. A network that was
+    trained as if it were quantized comes quantized.
 
     Raises:
         FileNotFoundError: no run there, or no checkpoint yet.
         ValueError: the checkpoint is not one of this framework's runs.
     """
     run = RunDirectory.existing(str(path))
+    if is_compressed(run.path):
+        return _open_compressed(run)
     file = run.last_checkpoint if checkpoint == "last" else run.best_checkpoint
     saved = load_checkpoint(file)
     config = read_config(saved, file)
     transformer = _filled(config, read_weights(saved), file)
+    _convert_(transformer, saved)
     tokenizer = load_tokenizer(run.path / "tokenizer")
     return OpenedRun(
         transformer.eval(),
@@ -62,6 +71,32 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
         bidirectional_prompt=bool(saved.get("bidirectional_prompt", False)),
         source_eos=bool(saved.get("source_eos", False)),
     )
+
+
+def _open_compressed(run: RunDirectory) -> OpenedRun:
+    transformer, settings = load_compressed(run.path)
+    return OpenedRun(
+        transformer,
+        load_tokenizer(run.path / "tokenizer"),
+        run.path / SINGLE,
+        run.path,
+        add_bos=_adds_bos(run.config),
+        bidirectional_prompt=settings["bidirectional_prompt"],
+        source_eos=settings["source_eos"],
+    )
+
+
+def _convert_(transformer: Transformer, saved: dict[str, Any]) -> None:
+    """Round what training saw rounded, with the scales that it learned, if any."""
+    weights: dict[str, QuantizedWeight] = {}
+    for name, values in saved.get("trained_as", {}).items():
+        weight, format = transformer.get_submodule(name).weight, WeightFormat(**values)
+        assert isinstance(weight, Tensor)
+        logs = saved["state_dict"].get(f"{PREFIX}{name}.{SCALES}")
+        fixed = None if logs is None or not logs.any() else as_stored(logs.exp())
+        scales = None if fixed is None else fixed.view(len(weight), -1)
+        weights[name] = QuantizedWeight.rounding(weight, format, scales)
+    place_(transformer, weights)
 
 
 def read_config(saved: dict[str, Any], file: Path) -> TransformerConfig:
@@ -76,7 +111,7 @@ def read_weights(saved: dict[str, Any]) -> dict[str, Tensor]:
     return {
         name.removeprefix(PREFIX): weight
         for name, weight in saved["state_dict"].items()
-        if name.startswith(PREFIX)
+        if name.startswith(PREFIX) and not name.endswith(SCALES)
     }
 
 
@@ -108,7 +143,7 @@ def _filled(config: TransformerConfig, weights: dict[str, Tensor], file: Path) -
         transformer.head.weight = transformer.tokens.weight
     transformer.load_state_dict(weights)
     for part in transformer.modules():
-        if isinstance(part, Rotary | AlibiBias):
+        if isinstance(part, FixedTable):
             part.reset_buffers()
     return transformer
 

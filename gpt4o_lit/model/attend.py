@@ -8,8 +8,8 @@ from torch.nn.attention.flex_attention import flex_attention
 from gpt4o_lit.model.blocked import blocked_attention
 from gpt4o_lit.model.config import Kernel
 from gpt4o_lit.model.dropout import dropout as drop
-from gpt4o_lit.model.linear import made_once, streams
 from gpt4o_lit.model.mask import Mask
+from gpt4o_lit.model.sums import made_once, streams
 
 # B batch, T query tokens, S key tokens, N query heads, K key heads, H head_dim
 

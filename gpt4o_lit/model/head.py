@@ -5,16 +5,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt4o_lit.model.config import TransformerConfig
-from gpt4o_lit.model.linear import Linear, Packs, linear
+from gpt4o_lit.model.linear import Embedding, HasMatrix, Linear, linear
 from gpt4o_lit.model.norm import make_norm
 
 # B batch, T tokens, D dim, V vocab
 
 
-class Head(nn.Module, Packs):
+class Head(nn.Module, HasMatrix):
     """The output matrix, its own or the token vectors', and what some models put around it."""
 
-    def __init__(self, config: TransformerConfig, tokens: nn.Embedding) -> None:
+    def __init__(self, config: TransformerConfig, tokens: Embedding) -> None:
         super().__init__()
         assert config.vocab_size is not None
         stack = config.output_stack
@@ -32,11 +32,14 @@ class Head(nn.Module, Packs):
         """What the output matrix is applied to: transformed and scaled hidden states."""
         if self.transform is not None and self.norm is not None:
             hidden_BTD = self.norm(F.gelu(self.transform(hidden_BTD)))
-        return hidden_BTD if self.scale is None else hidden_BTD * self.scale
+        if self.scale is not None:
+            hidden_BTD = hidden_BTD * self.scale
+        return hidden_BTD if self.fake is None else self.fake.inputs(hidden_BTD)
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         """Logits of shape (B, T, V)."""
-        logits_BTV = linear(self.features(hidden_BTD), self.weight, self.bias, self.packed)
+        weight = self.weight if self.fake is None else self.matrix()
+        logits_BTV = linear(self.features(hidden_BTD), weight, self.bias, self.packed)
         if self.softcap is not None:
             logits_BTV = self.softcap * torch.tanh(logits_BTV / self.softcap)
         return logits_BTV

@@ -1,33 +1,69 @@
 """Matrix products, and how those of a few rows are compiled for a CPU."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt4o_lit.model.quantized import QuantizedWeight
+from gpt4o_lit.model.sums import SUMS_ROWS, streams, sums
+
 # M rows, O outputs, I inputs
 
-SUMS_ROWS = 2
 MOST_ROWS = 64
 """Rows up to which reading weights sets the pace."""
 
 
-class Packs:
-    """Has a weight (O, I), and perhaps once more in the order in which a CPU's kernels read it."""
+class HasMatrix:
+    """Has a weight (O, I): trained, trained as if it were rounded already, or of whole numbers."""
 
-    weight: Tensor
+    weight: Any
+    """A parameter, or a QuantizedWeight in its place."""
     packed: Tensor | None = None
+    """The weight once more, in the order in which a CPU's kernels read it."""
     packed_from: tuple[int, ...] | None = None
 
+    @property
+    def fake(self) -> Any:
+        """What rounds in training as converting will (compression.FakeQuantization), once set."""
+        modules: dict[str, Any] = self.__dict__["_modules"]
+        return modules.get("fake")
 
-class Linear(nn.Linear, Packs):
+    def matrix(self) -> Tensor:
+        """The weight as products see it: (O, I)."""
+        if isinstance(self.weight, QuantizedWeight):
+            return self.weight.restored()
+        weight: Tensor = self.weight if self.fake is None else self.fake.weight(self.weight)
+        return weight
+
+
+class Linear(nn.Linear, HasMatrix):
     """`nn.Linear` whose product is `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fake is not None:
+            return F.linear(self.fake.inputs(x), self.matrix(), self.bias)
         return linear(x, self.weight, self.bias, self.packed)
 
 
+class Embedding(nn.Embedding, HasMatrix):
+    """`nn.Embedding` whose rows may be rounded."""
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        if isinstance(self.weight, QuantizedWeight):
+            return self.weight.rows(numbers)
+        if self.fake is not None:
+            rows: Tensor = self.fake.rows(numbers, self.weight)
+            return rows
+        return super().forward(numbers)
+
+
 def linear(
-    x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, packed: Tensor | None = None
+    x: Tensor,
+    weight_OI: Tensor | QuantizedWeight,
+    bias_O: Tensor | None = None,
+    packed: Tensor | None = None,
 ) -> Tensor:
     """x W^T + b: (..., O).
 
@@ -35,43 +71,42 @@ def linear(
     speed. Where text is written by compiled steps, sums over the inputs, made one loop by the
     compiler, read them for one or two rows at nearly all of it; for more rows, packed weights do.
     """
+    if isinstance(weight_OI, QuantizedWeight):
+        return weight_OI.product(x, bias_O)
     if torch.compiler.is_dynamo_compiling() and streams(x):
         rows = x.numel() // x.shape[-1]
         if rows <= SUMS_ROWS:
-            return _sums(x, weight_OI, bias_O)
+            y_MO = sums(x.reshape(rows, -1), weight_OI)
+            y_MO = y_MO if bias_O is None else y_MO + bias_O.float()
+            return y_MO.to(x.dtype).view(*x.shape[:-1], -1)
         if packed is not None and rows <= MOST_ROWS:
             y: Tensor = _packed_product(x, packed, len(weight_OI))
             return y if bias_O is None else y + bias_O
     return F.linear(x, weight_OI, bias_O)
 
 
-def streams(x: Tensor) -> bool:
-    """Whether the work is to write text on a CPU, where memory sets the pace."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled()
-
-
-def made_once(x: Tensor) -> Tensor:
-    """Let the compiler store x, and not work it out again for each sum that reads it."""
-    x = x.contiguous()
-    return torch.as_strided(x, x.shape, x.stride())
-
-
 def pack_(network: nn.Module, rows: int) -> None:
     """Keep each weight packed too, for compiled products of so many rows; memory for it doubles.
 
-    Nothing is done for few or very many rows, where it would not be used, on devices other than a
-    CPU, for dtypes that its kernels lack, and for weights that are packed already.
+    Whole numbers are packed for any number of rows. Other weights are not for few or very many
+    rows, where it would not be used, on devices other than a CPU, for dtypes that its kernels lack,
+    and when they are packed already.
     """
-    if not SUMS_ROWS < rows <= MOST_ROWS:
-        return
     for part in network.modules():
-        if not isinstance(part, Packs) or not _can_pack(part.weight):
-            continue
-        weight = part.weight.detach()
-        source = None if weight.is_inference() else (weight.data_ptr(), weight._version)
-        if source is None or source != part.packed_from:
-            part.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-            part.packed_from = source
+        if isinstance(part, QuantizedWeight):
+            part.pack()
+        elif isinstance(part, HasMatrix) and SUMS_ROWS < rows <= MOST_ROWS:
+            _pack_dense_(part, rows)
+
+
+def _pack_dense_(part: HasMatrix, rows: int) -> None:
+    if not isinstance(part.weight, Tensor) or not _can_pack(part.weight):
+        return
+    weight = part.weight.detach()
+    source = None if weight.is_inference() else (weight.data_ptr(), weight._version)
+    if source is None or source != part.packed_from:
+        part.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        part.packed_from = source
 
 
 def _can_pack(weight: Tensor) -> bool:
@@ -92,12 +127,3 @@ def _packed_product(x: Tensor, packed: Tensor, outputs: int) -> Tensor:
 @_packed_product.register_fake
 def _(x: Tensor, packed: Tensor, outputs: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], outputs)
-
-
-def _sums(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-    rows_MI = made_once(x.reshape(-1, x.shape[-1]).float())
-    # One sum per row: the compiler joins them in a loop that reads the weights once for all.
-    y_MO = torch.stack([(weight_OI.float() * row_I).sum(-1) for row_I in rows_MI])
-    if bias_O is not None:
-        y_MO = y_MO + bias_O.float()
-    return y_MO.to(x.dtype).view(*x.shape[:-1], -1)

@@ -6,6 +6,7 @@ from gpt4o_lit.model.cache import KVCache
 from gpt4o_lit.model.config import TransformerConfig
 from gpt4o_lit.model.head import Head
 from gpt4o_lit.model.initialize import initialize_
+from gpt4o_lit.model.linear import Embedding
 from gpt4o_lit.model.mask import compute_dtype, cross_mask
 from gpt4o_lit.model.stack import Stack
 
@@ -34,7 +35,7 @@ class Transformer(nn.Module):
                 "transformer.vocab_size is missing; set it to the number of the tokenizer's pieces"
             )
         self.config = config
-        self.tokens = nn.Embedding(config.vocab_size, config.dim)
+        self.tokens = Embedding(config.vocab_size, config.dim)
         both = config.encoder is not None and config.decoder is not None
         length = config.max_seq_len
         self.encoder = (

@@ -105,7 +105,7 @@ class Pretraining(Task):
         features, targets = self._features(example)
         head = self.transformer.head
         nll, correct = token_statistics(
-            features, head.weight, targets, bias=head.bias, softcap=head.softcap
+            features, head.matrix(), targets, bias=head.bias, softcap=head.softcap
         )
         asked = targets != -100
         marks = torch.tensor(self.objective.mark_ids, dtype=torch.long, device=targets.device)
@@ -131,7 +131,7 @@ class Pretraining(Task):
         features, targets = self._features(example)
         head = self.transformer.head
         nll, _ = token_statistics(
-            features, head.weight, targets, bias=head.bias, softcap=head.softcap
+            features, head.matrix(), targets, bias=head.bias, softcap=head.softcap
         )
         return {"targets": example.targets, "nll": nll.view(example.targets.shape)}
 
@@ -168,7 +168,7 @@ class Pretraining(Task):
         features, targets = self._features(example)
         head = self.transformer.head
         loss_sum = linear_cross_entropy(
-            features, head.weight, targets, bias=head.bias, softcap=head.softcap
+            features, head.matrix(), targets, bias=head.bias, softcap=head.softcap
         )
         return loss_sum, (targets != -100).sum()
 

@@ -1,6 +1,7 @@
 """The base of every task: one Transformer, its optimizer, and a loss weighted by tokens."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,8 @@ class Task(LightningModule):
         self.optimizer_recipe = optimizer or AdamW(lr=1e-3)
         self.schedule = schedule or WarmupCosine()
         self.compile_network = compile
+        self.amendments: list[Callable[[Transformer], None]] = []
+        """What callbacks add to the network once it has its weights, before it is compiled."""
         self._window_targets: Tensor | float = 0.0
         self._running = torch.zeros(2, dtype=torch.float64)
         self._logged_step = 0
@@ -60,6 +63,11 @@ class Task(LightningModule):
         self.transformer = Transformer(config)
         if self.pretrained is not None and self.trainer.ckpt_path is None:
             self.transformer.load_state_dict(self.pretrained.weights(config.vocab_size or 0))
+        self._finish_network()
+
+    def _finish_network(self) -> None:
+        for amend in self.amendments:
+            amend(self.transformer)
         if self.compile_network:
             compile_(self.transformer)
 
@@ -79,9 +87,8 @@ class Task(LightningModule):
         return config
 
     def on_network_changed(self) -> None:
-        """After the network was cut: compile what it is made of now, and group its weights."""
-        if self.compile_network:
-            compile_(self.transformer)
+        """After the network was cut: finish what it is made of now, and group its weights."""
+        self._finish_network()
         for optimizer in self.trainer.optimizers:
             refresh_row_parts(optimizer, self.transformer)
 
@@ -226,7 +233,8 @@ class Task(LightningModule):
         """Refuse weights that were learned on other pieces; be as small as they are, if cut.
 
         Raises:
-            ValueError: the data's tokenizer is not the one of the checkpoint.
+            ValueError: the data's tokenizer is not the one of the checkpoint, or its weights were
+                trained as if they were rounded and now would not be.
         """
         if checkpoint["tokenizer_fingerprint"] != self.datamodule.tokenizer.fingerprint:
             raise ValueError(
@@ -235,11 +243,17 @@ class Task(LightningModule):
                 "or give data.init_args.tokenizer the run's own: class_path "
                 "gpt4o_lit.tokenizer.LoadTokenizer, init_args.path RUN"
             )
+        rounds = any(name.endswith(".fake") for name, _ in self.transformer.named_modules())
+        if checkpoint.get("trained_as") and not rounds:
+            layer, format = next(iter(checkpoint["trained_as"].items()))
+            raise ValueError(
+                f"{layer} was trained as if it had {format['bits']} bits, but nothing rounds it "
+                "here; put the callback gpt4o_lit.callbacks.QuantizationAwareTraining back"
+            )
         if checkpoint.get("cut_from") == self.transformer.config.to_dict():
             config = TransformerConfig.from_dict(checkpoint["transformer_config"])
             self.transformer = Transformer(config)
-            if self.compile_network:
-                compile_(self.transformer)
+            self._finish_network()
 
 
 def _config(

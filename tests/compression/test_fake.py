@@ -10,7 +10,8 @@ from gpt4o_lit.compression.fake import (
     fake_quantize_inputs,
     learned_quantize,
 )
-from gpt4o_lit.compression.rounding import WeightFormat, round_to_nearest
+from gpt4o_lit.compression.rounding import round_to_nearest
+from gpt4o_lit.model.weight_format import WeightFormat
 from tests.reference.rounding import fake, learned_step
 
 FORMATS = [
@@ -39,13 +40,16 @@ def test_weights_are_rounded_as_the_twin_has_it(format: WeightFormat) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_what_training_sees_is_what_conversion_gives(format: WeightFormat, learned: bool) -> None:
     weight, x = torch.randn(5, 24), torch.randn(3, 24)
-    scales = format.scales(weight) * 0.8 if learned else None
-    layer = FakeQuantization(format, rounds_inputs=False, scales_OG=scales)
-    same_x, prepared = layer(x, weight)
-    assert same_x is x
+    layer = FakeQuantization(format, weight, "learned" if learned else "of_weight")
+    if layer.log_scales is not None:
+        layer.log_scales.data -= 0.2
+    assert layer.inputs(x) is x
+    prepared = layer.weight(weight)
     converted = layer.scales_of(weight)
     restored = format.restore(format.round(weight, converted), converted)
     torch.testing.assert_close(prepared, restored, atol=1e-6, rtol=1e-6)
+    some = torch.tensor([[3, 0], [3, 4]])
+    assert torch.equal(layer.rows(some, weight), prepared[some])
     if not learned:
         numbers, their_scales = round_to_nearest(weight, format)
         assert torch.equal(format.restore(numbers, their_scales), restored)
@@ -69,6 +73,28 @@ def test_learned_scales_have_the_slopes_of_the_paper(format: WeightFormat) -> No
     assert (ours[0].grad == 0).any()
 
 
+def test_frozen_scales_stay_while_the_weight_grows() -> None:
+    format = WeightFormat(bits=4, group_size=8)
+    weight = torch.randn(5, 24)
+    layer = FakeQuantization(format, weight, "frozen")
+    assert torch.equal(layer.weight(weight), fake_quantize(weight, format))
+    layer.follow_(weight)
+    layer.freeze_()
+    assert torch.equal(layer.weight(weight), fake_quantize(weight, format))
+    assert torch.equal(layer.scales_of(2 * weight), format.scales(weight))
+    assert layer.weight(2 * weight).abs().max() < 1.2 * weight.abs().max()
+
+
+def test_before_it_is_active_nothing_is_rounded() -> None:
+    format = WeightFormat(bits=4, rounds_inputs=True)
+    weight, x = torch.randn(5, 24), torch.randn(3, 24)
+    layer = FakeQuantization(format, weight)
+    layer.active = False
+    assert layer.weight(weight) is weight
+    assert layer.inputs(x) is x
+    assert torch.equal(layer.rows(torch.tensor([1]), weight), weight[1:2])
+
+
 def test_inputs_are_rounded_token_by_token() -> None:
     x = torch.randn(2, 3, 10, requires_grad=True)
     rounded = fake_quantize_inputs(x)
@@ -85,14 +111,12 @@ def test_inputs_are_rounded_token_by_token() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("learned", [False, True])
 def test_compiled_it_is_the_same(dtype: torch.dtype, learned: bool) -> None:
-    format = WeightFormat(bits=4, group_size=8)
+    format = WeightFormat(bits=4, group_size=8, rounds_inputs=True)
     weight = torch.randn(5, 24, dtype=dtype, requires_grad=True)
-    scales = format.scales(weight.detach()) if learned else None
-    layer = FakeQuantization(format, rounds_inputs=True, scales_OG=scales)
+    layer = FakeQuantization(format, weight, "learned" if learned else "of_weight")
 
     def product(x: Tensor) -> Tensor:
-        x, rounded = layer(x, weight)
-        return (x @ rounded.T).square().sum()
+        return (layer.inputs(x) @ layer.weight(weight).T).square().sum()
 
     x = torch.randn(4, 24, dtype=dtype)
     slopes = []

@@ -10,13 +10,13 @@ from torch import Tensor
 from gpt4o_lit.compression import Targets
 from gpt4o_lit.compression.calibration import gram
 from gpt4o_lit.compression.post_training import (
-    Reductions,
     RoundingMethod,
     quantize_blocks_,
 )
-from gpt4o_lit.compression.rounding import WeightFormat, round_to_nearest
+from gpt4o_lit.compression.rounding import round_to_nearest
 from gpt4o_lit.compression.smoothing import awq_scales, scalables, smooth_scales
 from gpt4o_lit.model import FeedForwardConfig, NormConfig, Transformer
+from gpt4o_lit.model.weight_format import WeightFormat
 from tests.compression.test_activation_aware import matrix_and_inputs, network_and_forwards
 from tests.model.conftest import VOCAB, network
 
@@ -91,8 +91,9 @@ def test_smooth_scales_leave_inputs_and_weights_as_large() -> None:
 def test_weights_become_what_their_numbers_stand_for(kind: str, method: RoundingMethod) -> None:
     net, forwards = network_and_forwards(kind)
     weights = Targets().weights(net)
+    formats = dict.fromkeys(weights, FORMAT)
     numbers: dict[str, tuple[Tensor, Tensor]] = {}
-    for part in quantize_blocks_(net, weights, forwards, method, FORMAT, Reductions()):
+    for part in quantize_blocks_(net, formats, forwards, method):
         numbers |= part
     assert numbers.keys() == weights.keys()
     for name, weight in weights.items():
@@ -116,12 +117,8 @@ def test_each_method_is_better_than_rounding_to_nearest() -> None:
         for method in methods:
             net = copy.deepcopy(dense)
             forwards = [partial(net, batch) for batch in tokens]
-            weights = Targets().weights(net)
-            of_rows = WeightFormat(bits=4)
-            assert (
-                len(list(quantize_blocks_(net, weights, forwards, method, of_rows, Reductions())))
-                == 2
-            )
+            of_rows = dict.fromkeys(Targets().weights(net), WeightFormat(bits=4))
+            assert len(list(quantize_blocks_(net, of_rows, forwards, method))) == 2
             apart[method] += float((outputs(net) - outputs(dense)).square().mean())
     assert apart["gptq"] < 0.8 * apart["nearest"]
     assert apart["awq"] < 0.9 * apart["nearest"]

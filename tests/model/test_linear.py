@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from gpt4o_lit.model.linear import MOST_ROWS, SUMS_ROWS, Linear, pack_
+from gpt4o_lit.model.linear import MOST_ROWS, Linear, pack_
+from gpt4o_lit.model.sums import SUMS_ROWS
 
 ROWS = [1, SUMS_ROWS, SUMS_ROWS + 1, 8, MOST_ROWS + 1]
 

@@ -1,0 +1,65 @@
+"""PyTorch's products with whole numbers on a CPU, and what they read."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpt4o_lit.model.weight_format import WeightFormat
+
+# M rows, O outputs, I inputs, G groups of inputs
+
+BLOCK = 64  # rows that the int4 kernel packs together
+MOST_ROWS = 32  # up to which it is faster than a product with restored weights
+
+
+class Int4Product:
+    """bfloat16 times packed int4 with a scale for each group, summed in float32."""
+
+    name = "aten._weight_int4pack_mm_for_cpu (bfloat16 x int4)"
+    groups = (32, 64, 128, 256)
+
+    @classmethod
+    def serves(cls, format: WeightFormat, rows: int) -> bool:
+        """Whether it is there for this format, and the fastest for so many rows."""
+        return format.bits == 4 and format.group_size in cls.groups and rows <= MOST_ROWS
+
+    def __init__(self, numbers_OI: Tensor, scales_OG: Tensor, format: WeightFormat) -> None:
+        assert format.group_size is not None
+        self.outputs, self.group_size = len(numbers_OI), format.group_size
+        padding = -self.outputs % BLOCK
+        scales_GO = F.pad(scales_OG, (0, 0, 0, padding)).T.bfloat16()
+        self.scales_GO2 = torch.stack((scales_GO, torch.zeros_like(scales_GO)), dim=-1).contiguous()
+        # Block by block, for it wants int32, eight times what it gives.
+        self.packed = torch.cat([_packed_int4(block) for block in numbers_OI.split(32 * BLOCK)])
+
+    def __call__(self, x_MI: Tensor) -> Tensor:
+        """x W^T: (M, O), in bfloat16."""
+        y_MO: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            x_MI.bfloat16(), self.packed, self.group_size, self.scales_GO2
+        )
+        return y_MO[:, : self.outputs]
+
+
+class Int8Product:
+    """int8 times int8, summed in int32."""
+
+    name = "aten._int_mm (int8 x int8)"
+
+    @classmethod
+    def serves(cls, format: WeightFormat, rows: int) -> bool:
+        """Whether it is there for this format; it is the fastest for any number of rows."""
+        return format.bits == 8 and format.group_size is None and format.rounds_inputs
+
+    def __init__(self, numbers_OI: Tensor, scales_OG: Tensor, format: WeightFormat) -> None:
+        self.numbers_IO, self.scales_O = numbers_OI.T, scales_OG[:, 0].float()
+
+    def __call__(self, x_MI: Tensor) -> Tensor:
+        """x W^T for whole numbers x: (M, O), in float32."""
+        return torch.mul(torch._int_mm(x_MI.to(torch.int8), self.numbers_IO), self.scales_O)
+
+
+def _packed_int4(numbers_OI: Tensor) -> Tensor:
+    padded = F.pad(numbers_OI, (0, 0, 0, -len(numbers_OI) % BLOCK))
+    shifted = padded.to(torch.int32) + 8
+    packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(shifted, 1)
+    return packed

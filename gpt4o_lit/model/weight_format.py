@@ -1,0 +1,100 @@
+"""How a matrix is stored: small whole numbers, and a scale for some of them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+# O outputs, I inputs, G groups of inputs
+
+INPUT_LEVELS = 127  # of 8 bits, on either side of 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFormat:
+    """Numbers of a matrix, and what they are multiplied with."""
+
+    bits: Literal[4, 8] = 8
+    """Of each number."""
+    group_size: int | None = None
+    """Inputs that share a scale. Default: all of a row."""
+    rounds_inputs: bool = False
+    """What the layer reads is rounded to 8 bits too, each token by its own largest."""
+
+    def __post_init__(self) -> None:
+        if self.bits not in (4, 8):
+            raise ValueError(f"bits ({self.bits}) must be 4 or 8; set it to 8")
+        if self.group_size is not None and (self.group_size < 2 or self.group_size % 2):
+            raise ValueError(
+                f"group_size ({self.group_size}) must be even, for two numbers of 4 bits share a "
+                "byte; set it to 32, or leave it out for a scale for each row"
+            )
+
+    def __str__(self) -> str:
+        grouped = "" if self.group_size is None else f" in groups of {self.group_size}"
+        return f"int{self.bits}{grouped}" + (", int8 inputs" if self.rounds_inputs else "")
+
+    @property
+    def lowest(self) -> int:
+        """The smallest whole number."""
+        return -(1 << (self.bits - 1))
+
+    @property
+    def highest(self) -> int:
+        """The largest whole number."""
+        return -self.lowest - 1
+
+    def num_groups(self, inputs: int) -> int:
+        """Scales of a row."""
+        return inputs // (self.group_size or inputs)
+
+    def require_width(self, name: str, inputs: int) -> None:
+        """Refuse a matrix whose rows fall into no such groups."""
+        if inputs % (self.group_size or 2):
+            raise ValueError(
+                f"{name}: its {inputs} inputs must be a multiple of group_size "
+                f"({self.group_size or 2}); choose another group_size, or leave the layer out"
+            )
+
+    def grouped(self, weight_OI: Tensor) -> Tensor:
+        """A view by groups: (O, G, inputs of a group)."""
+        return weight_OI.unflatten(-1, (-1, self.group_size or weight_OI.shape[-1]))
+
+    def scales(self, weight_OI: Tensor) -> Tensor:
+        """By which the largest of each group is half a step beyond the highest number: (O, G)."""
+        return as_stored(self.grouped(weight_OI.float()).abs().amax(-1) / (self.highest + 0.5))
+
+    def round(self, weight_OI: Tensor, scales_OG: Tensor) -> Tensor:
+        """The nearest whole numbers: int8 (O, I)."""
+        steps = self.grouped(weight_OI.float()) / scales_OG.float()[..., None]
+        return steps.round_().clamp_(self.lowest, self.highest).flatten(-2).to(torch.int8)
+
+    def restore(self, numbers_OI: Tensor, scales_OG: Tensor) -> Tensor:
+        """What the numbers stand for, in the dtype of the scales: (O, I)."""
+        groups = self.grouped(numbers_OI).to(scales_OG.dtype)
+        return (groups * scales_OG[..., None]).flatten(-2)
+
+    def spread(self, scales_OG: Tensor, inputs: int) -> Tensor:
+        """A scale for each input: (O, I)."""
+        return scales_OG.repeat_interleave(inputs // scales_OG.shape[-1], dim=-1)
+
+
+def as_stored(scales_OG: Tensor) -> Tensor:
+    """Rounded to bfloat16, in which they are stored, and never 0; still float32.
+
+    By their bits, for compilers leave a cast there and back out. Numbers are rounded by these
+    scales, so that nothing is lost by it.
+    """
+    bits = scales_OG.float().clamp(min=torch.finfo(torch.bfloat16).tiny).view(torch.int32)
+    return ((bits + 0x8000) & -0x10000).view(torch.float32)
+
+
+def round_inputs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers from -127 to 127, still in x's dtype, and each token's step, float32 (..., 1).
+
+    bfloat16 holds these numbers exactly.
+    """
+    steps = x.abs().amax(-1, keepdim=True).float() / INPUT_LEVELS
+    steps.clamp_(min=torch.finfo(torch.float32).tiny)
+    return (x / steps).round_().to(x.dtype), steps
