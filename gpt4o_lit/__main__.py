@@ -12,6 +12,7 @@ VERBS = {
     "evaluate": ("gpt4o_lit.commands.evaluate", "perplexity on texts, and tasks of the harness"),
     "generate": ("gpt4o_lit.commands.generate", "let a trained run write"),
     "compress": ("gpt4o_lit.commands.compress", "make a run smaller and faster, and measure it"),
+    "ledger": ("gpt4o_lit.commands.ledger", "measure a run beside what was made of it"),
     "chat": ("gpt4o_lit.commands.chat", "talk with a run in the terminal"),
     "bench": ("gpt4o_lit.commands.bench", "how fast a network trains, reads and writes here"),
     "explain": ("gpt4o_lit.commands.explain", "attention, logit lens and attributions of a text"),

@@ -14,6 +14,7 @@ import torch
 
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.model import KVCache, Transformer
+from gpt4o_lit.model.quantized import weight_bytes
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def measure_here(transformer: Transformer, num_tokens: int = 64) -> DeploymentCo
     prefill = _prefill_speed(transformer)
     decode = None if transformer.decoder is None else _decode_speed(transformer, num_tokens)
     return DeploymentCost(
-        weight_bytes=sum(p.numel() * p.element_size() for p in transformer.parameters()),
+        weight_bytes=weight_bytes(transformer),
         peak_memory_bytes=peak_memory(),
         prefill_tokens_per_second=prefill,
         decode_tokens_per_second=decode,

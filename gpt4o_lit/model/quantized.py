@@ -168,11 +168,27 @@ def formats_of(network: nn.Module) -> dict[str, WeightFormat]:
 
 def kernels_of(network: nn.Module, rows: int) -> set[str]:
     """What multiplies so many rows in compiled steps, told in words."""
-    return {
-        KERNELS[part.kernel(rows, compiled=True)]
-        for part in network.modules()
-        if isinstance(part, QuantizedWeight)
-    }
+    return {KERNELS[part.kernel(rows, compiled=True)] for part in _quantized(network)}
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of the weights in memory; tied ones count once, copies for kernels do not."""
+    buffers = [
+        b for part in network.modules() if isinstance(part, QuantizedWeight) for b in part.buffers()
+    ]
+    return sum(tensor.nbytes for tensor in [*network.parameters(), *buffers])
+
+
+def count_nonzeros(network: nn.Module) -> int:
+    """Weights that are not 0; tied ones count once."""
+    numbers = [
+        part.whole_numbers() for part in network.modules() if isinstance(part, QuantizedWeight)
+    ]
+    return sum(int(tensor.count_nonzero()) for tensor in [*network.parameters(), *numbers])
+
+
+def _quantized(network: nn.Module) -> list[QuantizedWeight]:
+    return [part for part in network.modules() if isinstance(part, QuantizedWeight)]
 
 
 def _place_one_(layer: Any, weight: QuantizedWeight) -> None:
