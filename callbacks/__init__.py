@@ -2,6 +2,7 @@
 
 from gpt4o_lit.callbacks.activation_aware_pruning import SparseGPTPruning, WandaPruning
 from gpt4o_lit.callbacks.checkpoint import Checkpoint
+from gpt4o_lit.callbacks.distillation import Distillation
 from gpt4o_lit.callbacks.evaluate import Evaluate
 from gpt4o_lit.callbacks.explain import Explain
 from gpt4o_lit.callbacks.manifest import Manifest
@@ -20,6 +21,7 @@ from gpt4o_lit.callbacks.throughput import Throughput
 
 __all__ = [
     "Checkpoint",
+    "Distillation",
     "Evaluate",
     "Explain",
     "MagnitudePruning",

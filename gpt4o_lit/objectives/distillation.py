@@ -54,7 +54,7 @@ class Teacher:
     No module, so that a task that holds one neither trains nor saves it.
 
     Args:
-        network: In evaluation mode, and where its pupil is.
+        network: In evaluation mode, and where its student is.
         lesson: What is learned from it.
     """
 
