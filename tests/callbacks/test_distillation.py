@@ -21,7 +21,7 @@ from gpt4o_lit.optim import AdamW, Constant
 from gpt4o_lit.tasks import Pretraining
 from gpt4o_lit.tokenizer import ByteTokenizer
 
-SEQ_LEN, NUM_STEPS = 16, 4
+SEQ_LEN, NUM_STEPS, NUM_WINDOWS = 16, 4, 16
 STACK = StackConfig(num_layers=1, dim=16, dropout=0.1, attention=AttentionConfig(num_heads=2))
 LARGE = StackConfig(num_layers=2, dim=24, dropout=0.1, attention=AttentionConfig(num_heads=3))
 
@@ -35,11 +35,11 @@ class Windows(LightningDataModule):
     def __init__(self, batch_size: int = 4) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self.batches_per_epoch = NUM_STEPS * 4 // batch_size
+        self.batches_per_epoch = NUM_WINDOWS // batch_size
 
     def train_dataloader(self) -> DataLoader[Any]:
         generator = torch.Generator().manual_seed(1)
-        rows = torch.randint(97, 122, (NUM_STEPS * 4, SEQ_LEN + 1), generator=generator)
+        rows = torch.randint(97, 122, (NUM_WINDOWS, SEQ_LEN + 1), generator=generator)
         documents = torch.arange(SEQ_LEN + 1) // 10
         windows: Any = [{"tokens": row, "documents": documents} for row in rows]
         return DataLoader(windows, batch_size=self.batch_size)
@@ -71,13 +71,17 @@ def write_run(path: Path, config: TransformerConfig) -> Path:
 
 
 def task_of(config: TransformerConfig | None = None, **settings: Any) -> Pretraining:
-    return Pretraining(
-        config or network(STACK), optimizer=AdamW(lr=0.01), schedule=Constant(), **settings
-    )
+    if "pretrained" not in settings:
+        settings["transformer"] = config or network(STACK)
+    return Pretraining(optimizer=AdamW(lr=0.01), schedule=Constant(), **settings)
 
 
 def fit(
-    task: Pretraining, *callbacks: Callback, data: Windows | None = None, **settings: Any
+    task: Pretraining,
+    *callbacks: Callback,
+    data: Windows | None = None,
+    ckpt_path: Path | None = None,
+    **settings: Any,
 ) -> Trainer:
     torch.manual_seed(0)
     settings = {"max_steps": NUM_STEPS, "log_every_n_steps": 1} | settings
@@ -90,7 +94,7 @@ def fit(
         enable_model_summary=False,
         **settings,
     )
-    trainer.fit(task, datamodule=data or Windows())
+    trainer.fit(task, datamodule=data or Windows(), ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
 
@@ -179,7 +183,7 @@ def test_micro_batches_are_taught_as_one_batch_is(parent: Path) -> None:
 
 def test_what_is_cut_learns_from_what_is_whole(tmp_path: Path) -> None:
     run = write_run(tmp_path / "parent", network(STACK))
-    task = Pretraining(pretrained=str(run), optimizer=AdamW(lr=0.01), schedule=Constant())
+    task = task_of(pretrained=str(run))
     distill = Distillation(hidden=0.5)
     cut = StructuredPruning(Cut(heads=0.5, channels=0.5, multiple_of=8), at=2, num_batches=1)
     trainer = fit(task, cut, distill)
@@ -201,6 +205,30 @@ def test_nothing_of_the_teacher_is_trained_or_saved(parent: Path) -> None:
     assert set(task.parameters()) == own
     assert {w for g in trainer.optimizers[0].param_groups for w in g["params"]} == own
     assert all(name.startswith("transformer.") for name in task.state_dict())
+
+
+class SavesFirstEpoch(Callback):
+    """Leaves a checkpoint from which a run goes on in its second epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.path)
+
+
+def test_a_run_that_goes_on_learns_as_if_it_never_stopped(tmp_path: Path) -> None:
+    """All windows are one batch here, for the loader of this file forgets its place."""
+    run, saved = write_run(tmp_path / "parent", network(STACK)), tmp_path / "saved.ckpt"
+    tasks = []
+    for ckpt_path in (None, saved):
+        tasks.append(task_of(pretrained=str(run), dropout=0.0))
+        cut = StructuredPruning(Cut(heads=0.5, multiple_of=8), at=0, num_batches=1)
+        callbacks = (cut, Distillation(hidden=0.5), SavesFirstEpoch(saved))
+        trainer = fit(tasks[-1], *callbacks, data=Windows(NUM_WINDOWS), ckpt_path=ckpt_path)
+        assert trainer.global_step == NUM_STEPS
+    assert_equal(*tasks, atol=0)
 
 
 class Remembers(Callback):
