@@ -3,6 +3,7 @@
 from gpt4o_lit.callbacks.activation_aware_pruning import SparseGPTPruning, WandaPruning
 from gpt4o_lit.callbacks.artefact import Artefact
 from gpt4o_lit.callbacks.checkpoint import Checkpoint
+from gpt4o_lit.callbacks.distillation import Distillation
 from gpt4o_lit.callbacks.evaluate import Evaluate
 from gpt4o_lit.callbacks.explain import Explain
 from gpt4o_lit.callbacks.manifest import Manifest
@@ -23,6 +24,7 @@ from gpt4o_lit.callbacks.throughput import Throughput
 __all__ = [
     "Artefact",
     "Checkpoint",
+    "Distillation",
     "Evaluate",
     "Explain",
     "MagnitudePruning",

@@ -75,6 +75,8 @@ def draw(entries: Sequence[Entry], path: Path) -> bool:
         front = frontier([(x, y) for x, y, _ in points], more_is_better=more)
         axis.plot(*zip(*front, strict=True), drawstyle="steps-post", color="tab:orange", alpha=0.6)
         axis.set(xlabel=label, xscale="log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:g}")
         axis.grid(alpha=0.3, which="both")
         axis.margins(x=0.2, y=0.15)
     axes[0].set_ylabel("bits per byte (less is better)")

@@ -1,6 +1,7 @@
 """What the network is asked, and what its answers cost."""
 
 from gpt4o_lit.objectives.causal import CausalLM
+from gpt4o_lit.objectives.distillation import Lesson, Readout, Teacher, distillation_loss
 from gpt4o_lit.objectives.loss import linear_cross_entropy, token_statistics
 from gpt4o_lit.objectives.masked import MaskedLM
 from gpt4o_lit.objectives.objective import (
@@ -21,12 +22,16 @@ __all__ = [
     "CausalLM",
     "Example",
     "Lengths",
+    "Lesson",
     "MaskedLM",
     "Needs",
     "Objective",
     "PrefixLM",
+    "Readout",
     "SpanCorruption",
+    "Teacher",
     "Vocabulary",
+    "distillation_loss",
     "linear_cross_entropy",
     "token_statistics",
 ]

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt4o_lit.model import TransformerConfig
+from gpt4o_lit.model import Transformer, TransformerConfig
 from gpt4o_lit.objectives import (
     CausalLM,
     Example,
     Objective,
+    Readout,
+    Teacher,
     Vocabulary,
     linear_cross_entropy,
     token_statistics,
@@ -86,7 +88,10 @@ class Pretraining(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch: prepare, run, and weigh by its targets."""
-        return self.weighted_loss(*self._loss_sum(self._prepare(batch, batch_idx, stage=0)))
+        example = self._prepare(batch, batch_idx, stage=0)
+        if self.teacher is None:
+            return self.weighted_loss(*self._loss_sum(example))
+        return self.weighted_loss(*self._taught_loss_sum(example, self.teacher))
 
     def sample_loss(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch, asked as in validation; it counts nowhere."""
@@ -102,7 +107,7 @@ class Pretraining(Task):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add this batch to the sums: losses of all and of text, targets, right guesses, bytes."""
         example = self._prepare(batch, batch_idx, stage=1)
-        features, targets = self._features(example)
+        features, targets = self._features(self.transformer, example)
         head = self.transformer.head
         nll, correct = token_statistics(
             features, head.matrix(), targets, bias=head.bias, softcap=head.softcap
@@ -128,7 +133,7 @@ class Pretraining(Task):
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Targets (B, T), -100 where nothing is asked, and their negative log-likelihoods."""
         example = self._prepare(batch, batch_idx, stage=1)
-        features, targets = self._features(example)
+        features, targets = self._features(self.transformer, example)
         head = self.transformer.head
         nll, _ = token_statistics(
             features, head.matrix(), targets, bias=head.bias, softcap=head.softcap
@@ -153,24 +158,39 @@ class Pretraining(Task):
         seed = np.random.SeedSequence(place).generate_state(1, np.uint64)
         return torch.Generator(device=self.device).manual_seed(int(seed[0]))
 
-    def _features(self, example: Example) -> tuple[Tensor, Tensor]:
-        hidden_BTD = self.transformer.hidden(
+    def _features(self, network: Transformer, example: Example) -> tuple[Tensor, Tensor]:
+        hidden_BTD = network.hidden(
             example.tokens,
             source_BS=example.source,
             documents_BT=example.documents,
             source_documents_BS=example.source_documents,
             prefix_BT=example.prefix,
         )
-        return self.transformer.head.features(hidden_BTD).flatten(0, 1), example.targets.flatten()
+        return network.head.features(hidden_BTD).flatten(0, 1), example.targets.flatten()
 
     def _loss_sum(self, example: Example) -> tuple[Tensor, Tensor]:
         """Over all targets, and their number."""
-        features, targets = self._features(example)
+        features, targets = self._features(self.transformer, example)
         head = self.transformer.head
         loss_sum = linear_cross_entropy(
             features, head.matrix(), targets, bias=head.bias, softcap=head.softcap
         )
         return loss_sum, (targets != -100).sum()
+
+    def _taught_loss_sum(self, example: Example, teacher: Teacher) -> tuple[Tensor, Tensor]:
+        """The same, learned from a teacher too, which reads what the network reads."""
+        student, targets = self._readout(self.transformer, example)
+        with torch.no_grad():
+            taught, _ = self._readout(teacher.network, example)
+        return teacher.loss(student, taught, targets), (targets != -100).sum()
+
+    def _readout(self, network: Transformer, example: Example) -> tuple[Readout, Tensor]:
+        features, targets = self._features(network, example)
+        head = network.head
+        readout = Readout(
+            features=features, weight=head.matrix(), bias=head.bias, softcap=head.softcap
+        )
+        return readout, targets
 
     def _log_quality(self, split: str) -> None:
         sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gpt4o_lit.interop.pretrained import Pretrained, with_dropout
 from gpt4o_lit.model import Transformer, TransformerConfig
+from gpt4o_lit.objectives import Teacher
 from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine, refresh_row_parts
 from gpt4o_lit.strategies.compile import compile_
 from gpt4o_lit.tasks.gradients import scale_and_clip_
@@ -28,6 +29,8 @@ class Task(LightningModule):
     """
 
     transformer: Transformer
+    teacher: Teacher | None = None
+    """Whom `training_step` asks beside the targets, where it asks any; a callback sets it."""
 
     def __init__(
         self,
