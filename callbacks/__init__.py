@@ -4,6 +4,7 @@ from gpt4o_lit.callbacks.activation_aware_pruning import SparseGPTPruning, Wanda
 from gpt4o_lit.callbacks.artefact import Artefact
 from gpt4o_lit.callbacks.checkpoint import Checkpoint
 from gpt4o_lit.callbacks.distillation import Distillation
+from gpt4o_lit.callbacks.efficiency_report import EfficiencyReport
 from gpt4o_lit.callbacks.evaluate import Evaluate
 from gpt4o_lit.callbacks.explain import Explain
 from gpt4o_lit.callbacks.manifest import Manifest
@@ -18,6 +19,7 @@ from gpt4o_lit.callbacks.quantization import PostTrainingQuantization, Quantizat
 from gpt4o_lit.callbacks.random_state import RandomState
 from gpt4o_lit.callbacks.samples import Samples
 from gpt4o_lit.callbacks.save_config import SaveConfig
+from gpt4o_lit.callbacks.sensitivity import Sensitivity
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.callbacks.throughput import Throughput
 
@@ -25,6 +27,7 @@ __all__ = [
     "Artefact",
     "Checkpoint",
     "Distillation",
+    "EfficiencyReport",
     "Evaluate",
     "Explain",
     "MagnitudePruning",
@@ -40,6 +43,7 @@ __all__ = [
     "RandomState",
     "Samples",
     "SaveConfig",
+    "Sensitivity",
     "SparseGPTPruning",
     "StructuredPruning",
     "Throughput",

@@ -13,6 +13,7 @@ VERBS = {
     "generate": ("gpt4o_lit.commands.generate", "let a trained run write"),
     "compress": ("gpt4o_lit.commands.compress", "make a run smaller and faster, and measure it"),
     "ledger": ("gpt4o_lit.commands.ledger", "measure a run beside what was made of it"),
+    "sensitivity": ("gpt4o_lit.commands.sensitivity", "which layers bear pruning and rounding"),
     "chat": ("gpt4o_lit.commands.chat", "talk with a run in the terminal"),
     "bench": ("gpt4o_lit.commands.bench", "how fast a network trains, reads and writes here"),
     "explain": ("gpt4o_lit.commands.explain", "attention, logit lens and attributions of a text"),
@@ -27,7 +28,7 @@ VERBS = {
 def usage() -> str:
     """What `--help` prints."""
     lines = ["usage: gpt4o-lit VERB [options]    (gpt4o-lit VERB --help tells more)", "", "verbs:"]
-    lines += [f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items()]
+    lines += [f"  {verb:<11} {what}" for verb, (_, what) in VERBS.items()]
     lines += [
         "",
         "first steps:",

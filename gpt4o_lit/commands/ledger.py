@@ -1,20 +1,16 @@
 """`gpt4o-lit ledger PARENT CHILD…`: what each change to a network was worth."""
 
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import date
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from gpt4o_lit.corpus import Corpus, CorpusConfig, documents_of
 from gpt4o_lit.evaluation.ledger import Plan, measure
-from gpt4o_lit.evaluation.ledger_views import draw, table
+from gpt4o_lit.evaluation.ledger_views import table, write
 from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.run_directory import RunDirectory
 
@@ -65,44 +61,28 @@ def main(argv: list[str]) -> int:
         compiled=args.compile,
         price_per_hour=args.price_per_hour,
     )
-    texts = _texts(args.text, runs[0])[: args.max_texts]
+    texts = _texts(args.text, runs[0], args.max_texts)
     if not texts:
         print("no text to measure quality on: give --text", file=sys.stderr)
     entries = measure([run.path for run in runs], plan, texts, told=_tell)
+    given = None if args.out is None else RunDirectory.fresh("ledger", args.out)
+    out = (given or runs[0].below("ledger")).path
+    command = ["gpt4o-lit", "ledger", *argv]
+    write(out, entries, plan, {"command": command, "texts": len(texts)})
     print(table(entries))
-    out = (
-        runs[0].below("ledger").path if args.out is None else RunDirectory.fresh("", args.out).path
-    )
-    told = {
-        "command": ["gpt4o-lit", "ledger", *argv],
-        "date": date.today().isoformat(),
-        "threads": torch.get_num_threads(),
-        "plan": asdict(plan),
-        "texts": len(texts),
-        "entries": [asdict(entry) for entry in entries],
-    }
-    (out / "ledger.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    (out / "ledger.txt").write_text(table(entries) + "\n", encoding="utf-8")
-    drawn = draw(entries, out / "pareto.png")
-    print(f"{out / 'ledger.json'}" + (f", {out / 'pareto.png'}" if drawn else ""), file=sys.stderr)
+    print(", ".join(str(path) for path in sorted(out.iterdir())), file=sys.stderr)
     return 0
 
 
-def _texts(sources: Sequence[str], parent: RunDirectory) -> list[str]:
+def _texts(sources: Sequence[str], parent: RunDirectory, most: int) -> list[str]:
     """The documents of the sources, or of the validation split that the parent was measured on."""
     if sources:
-        return documents_of(CorpusConfig(sources=list(sources), deduplicate=False))
+        return documents_of(CorpusConfig(sources=list(sources), deduplicate=False))[:most]
     values: Any = yaml.safe_load(parent.config.read_text(encoding="utf-8"))
     directory = values.get("data", {}).get("init_args", {}).get("directory")
     if directory is None or not Path(directory).is_dir():
         return []
-    corpus = Corpus.open(Path(directory))
-    split = corpus.split("valid")
-    starts = [*split.document_starts.tolist(), split.num_tokens]
-    return [
-        corpus.tokenizer.decode(split.tokens(start, stop).tolist())
-        for start, stop in pairwise(starts)
-    ]
+    return list(islice(Corpus.open(Path(directory)).texts("valid"), most))
 
 
 def _tell(words: str) -> None:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -172,6 +174,13 @@ class Corpus:
                 shards.append(shard)
             self._splits[name] = Split(name, shards)
         return self._splits[name]
+
+    def texts(self, name: str) -> Iterator[str]:
+        """The documents of a split as its pieces say them, without marks."""
+        split = self.split(name)
+        ends = [*split.document_starts.tolist(), split.num_tokens]
+        for start, stop in pairwise(ends):
+            yield self.tokenizer.decode(split.tokens(start, stop).tolist())
 
     def verify(self) -> None:
         """Compare the checksums of the tokenizer and every shard; ValueError names what differs."""

@@ -1,16 +1,36 @@
 """A ledger as a table and as a picture."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import torch
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from gpt4o_lit.evaluation.ledger import Entry
+from gpt4o_lit.evaluation.ledger import Entry, Plan
 
 MB = 1e6
+
+
+def write(directory: Path, entries: Sequence[Entry], plan: Plan, others: dict[str, Any]) -> None:
+    """ledger.json with `others`, ledger.txt and, where quality is known, pareto.png."""
+    told = others | {
+        "date": date.today().isoformat(),
+        "threads": torch.get_num_threads(),
+        "plan": asdict(plan),
+        "entries": [asdict(entry) for entry in entries],
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(told, indent=1) + "\n"
+    (directory / "ledger.json").write_text(text, encoding="utf-8")
+    (directory / "ledger.txt").write_text(table(entries) + "\n", encoding="utf-8")
+    draw(entries, directory / "pareto.png")
 
 
 def figures(entry: Entry) -> dict[str, float | None]:
@@ -52,12 +72,11 @@ def table(entries: Sequence[Entry]) -> str:
     return "\n".join(lines)
 
 
-def draw(entries: Sequence[Entry], path: Path) -> bool:
-    """Quality against bytes and against speed, with the runs that no other beats; False: none has
-    a quality."""
+def draw(entries: Sequence[Entry], path: Path) -> None:
+    """Quality against bytes and against speed, and which runs no other beats; if it is known."""
     known = [entry for entry in entries if entry.bits_per_byte is not None]
     if not known:
-        return False
+        return
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
     names = dict(zip((entry.run for entry in entries), _names(entries), strict=True))
     for axis, label, values, more in (
@@ -80,10 +99,8 @@ def draw(entries: Sequence[Entry], path: Path) -> bool:
         axis.grid(alpha=0.3, which="both")
         axis.margins(x=0.2, y=0.15)
     axes[0].set_ylabel("bits per byte (less is better)")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)
-    return True
 
 
 def frontier(
