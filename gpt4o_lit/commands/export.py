@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from gpt4o_lit.commands.run_flags import DTYPES
+from gpt4o_lit.compression import Formats, quantize_
 from gpt4o_lit.interop.export import (
     Compared,
     MismatchError,
@@ -14,14 +15,20 @@ from gpt4o_lit.interop.export import (
 from gpt4o_lit.interop.gguf import export_gguf
 from gpt4o_lit.interop.onnx import export_onnx
 from gpt4o_lit.interop.run import OpenedRun, open_run
+from gpt4o_lit.model.weight_format import WeightFormat
 from gpt4o_lit.parse_errors import OneLineParser
 
 MB = 10**6
+GGUF_FORMATS = {
+    "q8_0": WeightFormat(bits=8, group_size=32),
+    "q4_0": WeightFormat(bits=4, group_size=32),
+}
 FLAGS = {"family": ("hf",), "dtype": ("hf", "gguf"), "max_shard_mb": ("hf",)}
 EXAMPLE = """examples:
   gpt4o-lit export runs/quickstart/TIME exported/quickstart
   gpt4o-lit export runs/quickstart/TIME exported/small --dtype bfloat16 --max_shard_mb 500
   gpt4o-lit export runs/quickstart/TIME exported/gguf --format gguf --dtype float16
+  gpt4o-lit export runs/quickstart/TIME exported/small --format gguf --dtype q4_0
   gpt4o-lit export runs/quickstart/TIME exported/graph --format onnx
   gpt4o-lit export runs/quickstart/TIME exported/program --format torch"""
 
@@ -46,7 +53,9 @@ def build_parser() -> OneLineParser:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--family", help="model_type of hf, where more than one would do")
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="of the weights of hf and gguf; default: the run's"
+        "--dtype",
+        choices=(*DTYPES, *GGUF_FORMATS),
+        help="of the weights of hf and gguf (gguf alone: q8_0, q4_0); default: the run's",
     )
     parser.add_argument(
         "--max_shard_mb", type=int, default=5000, help="largest file of weights of hf, in MB"
@@ -66,7 +75,13 @@ def main(argv: list[str]) -> int:
             raise ValueError(f"--{name} is for --format {' or '.join(formats)}; leave it out")
     if args.max_shard_mb < 1:
         raise ValueError(f"max_shard_mb ({args.max_shard_mb}) must be at least 1; set it to 5000")
+    if args.dtype in GGUF_FORMATS and args.format != "gguf":
+        raise ValueError(f"--dtype {args.dtype} is for --format gguf; leave it out")
     run = open_run(args.run, args.checkpoint)
+    if args.dtype in GGUF_FORMATS:
+        blocks = Formats(format=GGUF_FORMATS[args.dtype]).of(run.transformer)
+        for _ in quantize_(run.transformer, blocks, [], "nearest"):
+            pass
     try:
         compared = _export(run, directory, args)
     except MismatchError as error:

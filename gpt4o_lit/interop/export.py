@@ -12,6 +12,7 @@ from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.interop.save import SHARD_BYTES, save_hugging_face
 from gpt4o_lit.interop.save_tokenizer import save_tokenizer
 from gpt4o_lit.model import Transformer
+from gpt4o_lit.model.quantized import formats_of, restored_state
 
 # B batch, T target tokens, S source tokens, V vocab
 
@@ -106,10 +107,10 @@ def rounded(
     transformer: Transformer, dtype: torch.dtype | None, *, vectors: bool = True
 ) -> Transformer:
     """A network in float32 whose weights, or all but vectors, are as they become in this dtype."""
-    if dtype in (None, torch.float32):
+    if dtype in (None, torch.float32) and not formats_of(transformer):
         return transformer
     other = Transformer(transformer.config)
-    state = transformer.state_dict()
+    state = restored_state(transformer)
     other.load_state_dict(
         {
             name: weight.to(dtype) if vectors or weight.dim() > 1 else weight

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from torch import Tensor
 
 from gpt4o_lit.interop.export import Compared, MismatchError, compare, rounded, sample_inputs
 from gpt4o_lit.interop.families import FAMILIES
+from gpt4o_lit.interop.gguf_blocks import KINDS, blocks, require_blocks
 from gpt4o_lit.interop.llama_cpp import LlamaCpp
 from gpt4o_lit.interop.names import NAMES
 from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.interop.save import choose_family, losses
 from gpt4o_lit.interop.save_tokenizer import CHAT_TEMPLATE, UNIGRAM
-from gpt4o_lit.interop.tensors import rules
+from gpt4o_lit.interop.tensors import Rule, rules
 from gpt4o_lit.model import StackConfig, Transformer, TransformerConfig
+from gpt4o_lit.model.quantized import QuantizedWeight, formats_of, restored_state
 from gpt4o_lit.tokenizer import ByteTokenizer, Tokenizer
 from gpt4o_lit.tokenizer.hugging_face import byte_signs
 from gpt4o_lit.tokenizer.sentence_piece import SPACE, SentencePieceTokenizer
@@ -40,7 +43,7 @@ def export_gguf(
 
     Where llama-cpp-python is installed it opens the file, too: it must cut texts into the same
     tokens and write the same ones, but for those that its rounding makes as likely. Vectors are
-    kept in float32, matrices in `dtype` (default: float32).
+    kept in float32, matrices in `dtype` (default: float32), those of whole numbers as Q8_0 or Q4_0.
 
     Raises:
         MismatchError: llama.cpp cuts a text into other tokens.
@@ -89,7 +92,8 @@ def _by_llama_cpp(
     chosen_T = logits_TV.gather(1, torch.tensor(written)[:, None]).squeeze(1)
     difference = float((logits_TV.amax(dim=1) - chosen_T).max())
     # llama.cpp rounds what it multiplies to the dtype of the weights, and GELU to float16.
-    tolerance = 0.03 if dtype == torch.bfloat16 else 0.004
+    coarse = dtype == torch.bfloat16 or formats_of(run.transformer)
+    tolerance = 0.03 if coarse else 0.004
     return Compared(difference, float(logits_TV.abs().max()), theirs.name, tolerance)
 
 
@@ -103,6 +107,13 @@ def write_gguf(run: OpenedRun, directory: Path, dtype: torch.dtype | None = None
     config = run.transformer.config
     family = _family(config)
     kind = _tokenizer_kind(run.tokenizer)
+    weights = {
+        name: part
+        for name, part in run.transformer.named_modules()
+        if isinstance(part, QuantizedWeight)
+    }
+    for name, weight in weights.items():
+        require_blocks(name.removesuffix(".weight"), weight)
     directory.mkdir(parents=True, exist_ok=True)
     writer = library.GGUFWriter(None, ARCHITECTURES[family])
     _write_settings(writer, run, family)
@@ -110,15 +121,29 @@ def write_gguf(run: OpenedRun, directory: Path, dtype: torch.dtype | None = None
     architecture = {name: arch for arch, name in library.MODEL_ARCH_NAMES.items()}[family]
     assert config.decoder is not None
     names = library.get_tensor_name_map(architecture, config.decoder.num_layers)
-    state = run.transformer.state_dict()
+    state = restored_state(run.transformer)
     for rule in rules(config, NAMES[family]):
-        for theirs, part in rule.write(state[rule.ours]).items():
-            part = part.T if rule.transposed else part
-            name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
-            assert name is not None, theirs
-            if family == "llama" and rule.ours.endswith("attention.qkv.weight"):
-                part = _turned(part, theirs, config.decoder)
-            writer.add_tensor(name, *_stored(library, part, dtype))
+        quantized = weights.get(rule.ours)
+
+        def parts(tensor: Tensor, rule: Rule = rule) -> Iterator[tuple[str, Tensor]]:
+            for theirs, part in rule.write(tensor).items():
+                part = part.T if rule.transposed else part
+                if family == "llama" and rule.ours.endswith("attention.qkv.weight"):
+                    assert config.decoder is not None
+                    part = _turned(part, theirs, config.decoder)
+                name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
+                assert name is not None, theirs
+                yield name, part
+
+        if quantized is None:
+            for name, part in parts(state[rule.ours]):
+                writer.add_tensor(name, *_stored(library, part, dtype))
+        else:
+            steps = quantized.format.spread(quantized.scales, quantized.shape[1])
+            for (name, part), (_, own) in zip(parts(state[rule.ours]), parts(steps), strict=True):
+                kind = library.GGMLQuantizationType[KINDS[quantized.format.bits]]
+                array = blocks(part, own, quantized.format.bits)
+                writer.add_tensor(name, array, None, kind)
     partial = directory / f"{FILE}.partial"
     writer.write_header_to_file(partial)
     writer.write_kv_data_to_file()

@@ -17,6 +17,7 @@ from gpt4o_lit.interop.names import NAMES
 from gpt4o_lit.interop.paths import is_training_only, resolve
 from gpt4o_lit.interop.tensors import Rule, rules
 from gpt4o_lit.model import Transformer, TransformerConfig
+from gpt4o_lit.model.quantized import restored_state
 from gpt4o_lit.tokenizer import Tokenizer
 
 SHARD_BYTES = 5_000_000_000
@@ -62,7 +63,7 @@ def save_hugging_face(
 def _write_weights(
     transformer: Transformer, family: Family, directory: Path, dtype: torch.dtype, most: int
 ) -> None:
-    state = transformer.state_dict()
+    state = restored_state(transformer)
     shards: list[list[Rule]] = [[]]
     sizes = [0]
     for rule in rules(transformer.config, NAMES[family.model_type]):

@@ -168,7 +168,7 @@ def formats_of(network: nn.Module) -> dict[str, WeightFormat]:
 
 def kernels_of(network: nn.Module, rows: int) -> set[str]:
     """What multiplies so many rows in compiled steps, told in words."""
-    return {KERNELS[part.kernel(rows, compiled=True)] for part in _quantized(network)}
+    return {KERNELS[part.kernel(rows, compiled=True)] for part in quantized_weights(network)}
 
 
 def weight_bytes(network: nn.Module) -> int:
@@ -187,7 +187,18 @@ def count_nonzeros(network: nn.Module) -> int:
     return sum(int(tensor.count_nonzero()) for tensor in [*network.parameters(), *numbers])
 
 
-def _quantized(network: nn.Module) -> list[QuantizedWeight]:
+def restored_state(network: nn.Module) -> dict[str, Tensor]:
+    """The state of the same network of floats: each weight is what its numbers stand for."""
+    state = network.state_dict()
+    for name, part in network.named_modules(remove_duplicate=False):
+        if isinstance(part, QuantizedWeight):
+            del state[f"{name}.numbers"], state[f"{name}.scales"]
+            state[name] = part.restored()
+    return state
+
+
+def quantized_weights(network: nn.Module) -> list[QuantizedWeight]:
+    """Those of a network; tied ones once."""
     return [part for part in network.modules() if isinstance(part, QuantizedWeight)]
 
 

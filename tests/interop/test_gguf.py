@@ -10,11 +10,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gpt4o_lit.commands.export import GGUF_FORMATS
+from gpt4o_lit.compression import FormatRule, Formats, Targets, quantize_
 from gpt4o_lit.generation import SamplingConfig, decode
 from gpt4o_lit.interop import open_hugging_face
 from gpt4o_lit.interop.gguf import export_gguf
 from gpt4o_lit.interop.llama_cpp import LlamaCpp
 from gpt4o_lit.interop.run import OpenedRun
+from gpt4o_lit.model.quantized import quantized_weights
+from gpt4o_lit.model.weight_format import WeightFormat
 from gpt4o_lit.tokenizer import Bytes, ByteTokenizer, TrainCharacters, TrainSentencePiece
 from gpt4o_lit.tokenizer.sentence_piece import SPACE
 from tests.interop.tiny_hugging_face import make
@@ -32,6 +36,38 @@ def test_each_family_computes_the_same(name: str, tmp_path: Path) -> None:
     compared, *_ = export_gguf(run, tmp_path / "out")
     assert compared.largest > 0.01
     assert compared.difference < 1e-5
+
+
+@pytest.mark.parametrize("format", [WeightFormat(), *GGUF_FORMATS.values()], ids=str)
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
+def test_whole_numbers_are_carried_as_they_are(
+    name: str, format: WeightFormat, tmp_path: Path
+) -> None:
+    make(name).save_pretrained(tmp_path / "theirs")
+    net = open_hugging_face(tmp_path / "theirs")
+    narrow = FormatRule(targets=Targets(names=("*.down",)), format=None)  # of 48 inputs
+    for _ in quantize_(net, Formats(format=format, rules=(narrow,)).of(net), [], "nearest"):
+        pass
+    run = OpenedRun(net, ByteTokenizer(), Path("best.ckpt"), tmp_path, False, False)
+    compared, *_ = export_gguf(run, tmp_path / "out")
+    assert compared.difference < 1e-5
+    matrices = sum(weight.shape.numel() for weight in quantized_weights(net))
+    others = sum(weight.numel() for weight in net.parameters())
+    bits = {8: 8.5, 4: 4.5}[format.bits]
+    size = (tmp_path / "out/model.gguf").stat().st_size
+    assert matrices * bits / 8 < size < matrices * bits / 8 + 4 * others + 60_000
+
+
+def test_scales_of_other_groups_are_refused(tmp_path: Path) -> None:
+    make("llama").save_pretrained(tmp_path / "theirs")
+    net = open_hugging_face(tmp_path / "theirs")
+    format = WeightFormat(bits=8, group_size=16)
+    for _ in quantize_(net, Formats(format=format).of(net), [], "nearest"):
+        pass
+    run = OpenedRun(net, ByteTokenizer(), Path("best.ckpt"), tmp_path, False, False)
+    with pytest.raises(ValueError, match=r"scale for 16 of .* inputs, which must be multiples"):
+        export_gguf(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 needs_llama_cpp = pytest.mark.skipif(
