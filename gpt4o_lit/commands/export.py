@@ -9,6 +9,7 @@ from gpt4o_lit.compression import Formats, quantize_
 from gpt4o_lit.interop.export import (
     Compared,
     MismatchError,
+    export_compressed_tensors,
     export_hugging_face,
     export_program,
 )
@@ -23,12 +24,17 @@ GGUF_FORMATS = {
     "q8_0": WeightFormat(bits=8, group_size=32),
     "q4_0": WeightFormat(bits=4, group_size=32),
 }
-FLAGS = {"family": ("hf",), "dtype": ("hf", "gguf"), "max_shard_mb": ("hf",)}
+FLAGS = {
+    "family": ("hf", "compressed-tensors"),
+    "dtype": ("hf", "compressed-tensors", "gguf"),
+    "max_shard_mb": ("hf",),
+}
 EXAMPLE = """examples:
   gpt4o-lit export runs/quickstart/TIME exported/quickstart
   gpt4o-lit export runs/quickstart/TIME exported/small --dtype bfloat16 --max_shard_mb 500
   gpt4o-lit export runs/quickstart/TIME exported/gguf --format gguf --dtype float16
   gpt4o-lit export runs/quickstart/TIME exported/small --format gguf --dtype q4_0
+  gpt4o-lit export small exported/vllm --format compressed-tensors
   gpt4o-lit export runs/quickstart/TIME exported/graph --format onnx
   gpt4o-lit export runs/quickstart/TIME exported/program --format torch"""
 
@@ -45,9 +51,10 @@ def build_parser() -> OneLineParser:
     parser.add_argument("directory", metavar="DIR", help="a new directory, or an empty one")
     parser.add_argument(
         "--format",
-        choices=("hf", "gguf", "onnx", "torch"),
+        choices=("hf", "compressed-tensors", "gguf", "onnx", "torch"),
         default="hf",
-        help="hf: for AutoModel and AutoTokenizer of transformers; gguf: for llama.cpp; "
+        help="hf: for AutoModel and AutoTokenizer of transformers; compressed-tensors: a quantized "
+        "run for transformers and vLLM; gguf: for llama.cpp; "
         "onnx: graphs with a cache for ONNX Runtime; torch: a torch.export program",
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
@@ -111,6 +118,9 @@ def _export(run: OpenedRun, directory: Path, args: argparse.Namespace) -> list[C
                 max_shard_bytes=args.max_shard_mb * MB,
             )
         ]
+    if args.format == "compressed-tensors":
+        dtype = DTYPES.get(args.dtype)
+        return export_compressed_tensors(run, directory, family=args.family, dtype=dtype)
     if args.format == "gguf":
         return export_gguf(run, directory, DTYPES.get(args.dtype))
     return [

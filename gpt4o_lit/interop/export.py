@@ -1,12 +1,16 @@
 """Exports: each is written, opened again as others would open it, and compared."""
 
+import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gpt4o_lit.interop.compressed_tensors import save_compressed_tensors
+from gpt4o_lit.interop.family import Family
 from gpt4o_lit.interop.load import open_hugging_face
 from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.interop.save import SHARD_BYTES, save_hugging_face
@@ -60,19 +64,55 @@ def export_hugging_face(
         run.transformer, directory, family=family, tokenizer=run.tokenizer, dtype=dtype,
         max_shard_bytes=max_shard_bytes,
     )  # fmt: skip
+    _save_tokenizer(run, directory)
+    ours = rounded(run.transformer, dtype)
+    if importlib.util.find_spec("transformers") is None:
+        again = open_hugging_face(directory)
+        return compare(ours, lambda inputs: again(**inputs), "gpt4o-lit")
+    return _by_transformers(directory, chosen, ours)
+
+
+def export_compressed_tensors(
+    run: OpenedRun,
+    directory: Path,
+    *,
+    family: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> list[Compared]:
+    """A directory for transformers and vLLM, whole numbers as they are; opened by transformers
+    where it and compressed-tensors are installed.
+
+    Raises:
+        ValueError: nothing is quantized, or the family's layers cannot be; nothing is written.
+    """
+    chosen = save_compressed_tensors(
+        run.transformer, directory, family=family, tokenizer=run.tokenizer,
+        dtype=dtype or torch.float32,
+    )  # fmt: skip
+    _save_tokenizer(run, directory)
+    if any(
+        importlib.util.find_spec(name) is None for name in ("transformers", "compressed_tensors")
+    ):
+        return []
+    rounds = any(each.rounds_inputs for each in formats_of(run.transformer).values())
+    # They round inputs by 127.5 steps a side, we by 127.
+    tolerance = 0.05 if rounds else TOLERANCE
+    ours = run.transformer if rounds else rounded(run.transformer, dtype)
+    return [replace(_by_transformers(directory, chosen, ours), tolerance=tolerance)]
+
+
+def _save_tokenizer(run: OpenedRun, directory: Path) -> None:
     save_tokenizer(
         run.tokenizer,
         directory,
         max_seq_len=run.transformer.config.max_seq_len,
         add_bos=run.add_bos,
     )
-    ours = rounded(run.transformer, dtype)
-    try:
-        import transformers
-    except ModuleNotFoundError:
-        again = open_hugging_face(directory)
-        return compare(ours, lambda inputs: again(**inputs), "gpt4o-lit")
-    theirs = getattr(transformers, chosen.architecture).from_pretrained(
+
+
+def _by_transformers(directory: Path, family: Family, ours: Transformer) -> Compared:
+    transformers: Any = importlib.import_module("transformers")
+    theirs = getattr(transformers, family.architecture).from_pretrained(
         directory, dtype=torch.float32
     )
     is_pair = ours.encoder is not None and ours.decoder is not None

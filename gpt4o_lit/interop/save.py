@@ -49,15 +49,22 @@ def save_hugging_face(
             raise FileExistsError(f"{directory / name}: exists already; choose another directory")
     chosen = choose_family(transformer.config, family)
     dtype = dtype or transformer.tokens.weight.dtype
-    values = (
-        chosen.write(transformer.config)
-        | token_ids(chosen, tokenizer, transformer.config.vocab_size or 0)
-        | {"dtype": str(dtype).removeprefix("torch.")}
-    )
+    values = describe(transformer, chosen, tokenizer, dtype)
     directory.mkdir(parents=True, exist_ok=True)
     _write_weights(transformer, chosen, directory, dtype, max_shard_bytes)
-    _write_json(directory / "config.json", values)
+    write_json(directory / "config.json", values)
     return chosen
+
+
+def describe(
+    transformer: Transformer, family: Family, tokenizer: Tokenizer | None, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What config.json says."""
+    return (
+        family.write(transformer.config)
+        | token_ids(family, tokenizer, transformer.config.vocab_size or 0)
+        | {"dtype": str(dtype).removeprefix("torch.")}
+    )
 
 
 def _write_weights(
@@ -87,10 +94,11 @@ def _write_weights(
         places |= dict.fromkeys(tensors, name)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": places}
-        _write_json(directory / INDEX, index)
+        write_json(directory / INDEX, index)
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """An object, its keys in order."""
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
