@@ -22,6 +22,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     add("--stop", nargs="*", default=[], help="stop before any of these strings")
     add("--seed", type=int, default=0, help="the same seed, the same text")
     add("--dtype", choices=DTYPES, default="float32", help="of the weights; bfloat16 reads half")
+    add("--int8_cache", action="store_true", help="keys and values in a quarter of the memory")
     add("--compile", action="store_true", help="for long texts: faster, after half a minute")
 
 

@@ -45,6 +45,8 @@ class BeamConfig:
     """Stop before any of these strings."""
     pattern: Pattern | None = None
     """What the whole text must match."""
+    int8_cache: bool = False
+    """Keep keys and values as whole numbers of 8 bits: a quarter of the memory."""
 
     def __post_init__(self) -> None:
         for name in ("num_beams", "num_return", "max_new_tokens"):
@@ -128,6 +130,7 @@ class _Search:
             self.tokenizer,
             self.group,
             bidirectional=prompt_format.bidirectional,
+            int8_cache=self.config.int8_cache,
         )
         device = hidden_RD.device
         open_rows = list(range(len(self.group.rows)))

@@ -73,7 +73,9 @@ def _write(
 ) -> Iterator[list[int]]:
     """One new token per row and step; every row has room for all steps."""
     transformer, pieces = step.transformer, step.num_pieces
-    cache, hidden_BD = prefill(transformer, tokenizer, group, bidirectional=bidirectional)
+    cache, hidden_BD = prefill(
+        transformer, tokenizer, group, bidirectional=bidirectional, int8_cache=config.int8_cache
+    )
     device, logits_BV = hidden_BD.device, step.scores(hidden_BD)
     every_B = torch.arange(len(group.rows), device=device)
     seen_BV = torch.zeros(len(group.rows), pieces, dtype=torch.bool, device=device)

@@ -89,7 +89,12 @@ def group_prompts(
 
 
 def prefill(
-    transformer: Transformer, tokenizer: Tokenizer, group: Group, *, bidirectional: bool
+    transformer: Transformer,
+    tokenizer: Tokenizer,
+    group: Group,
+    *,
+    bidirectional: bool,
+    int8_cache: bool = False,
 ) -> tuple[KVCache, Tensor]:
     """A cache that holds the prompts, with room for all steps, and each one's last state: (B, D).
 
@@ -110,7 +115,8 @@ def prefill(
     needed = tokens_BT.shape[1] + group.steps - 1
     room = places_for(needed, transformer.config.max_seq_len)
     most = None if bidirectional else CHUNK
-    cache = KVCache(transformer.config, len(rows), room, weight.device, weight.dtype, most)
+    dtype = torch.int8 if int8_cache else weight.dtype
+    cache = KVCache(transformer.config, len(rows), room, weight.device, dtype, most)
     last_B = torch.tensor([len(ids) - 1 for ids in rows], device=weight.device)
     size = (len(rows), transformer.config.dim)
     hidden_BD = torch.empty(size, device=weight.device, dtype=weight.dtype)

@@ -33,6 +33,8 @@ class SamplingConfig:
     """Stop at any of these tokens, as at eos."""
     pattern: Pattern | None = None
     """What the whole text must match."""
+    int8_cache: bool = False
+    """Keep keys and values as whole numbers of 8 bits: a quarter of the memory."""
     seed: int = 0
     """Of the choice; the same seed writes the same text behind the same number of a prompt."""
 

@@ -123,12 +123,15 @@ class _Row:
 
     def tokens(self) -> Iterator[int]:
         """The tokens, as they are known."""
-        both_ways = self.prompt_format.bidirectional
-        cache, hidden_1D = prefill(
-            self.large.transformer, self.tokenizer, self.group, bidirectional=both_ways
-        )
-        draft_cache, _ = prefill(
-            self.small.transformer, self.tokenizer, self.group, bidirectional=both_ways
+        (cache, hidden_1D), (draft_cache, _) = (
+            prefill(
+                step.transformer,
+                self.tokenizer,
+                self.group,
+                bidirectional=self.prompt_format.bidirectional,
+                int8_cache=self.config.int8_cache,
+            )
+            for step in (self.large, self.small)
         )
         self.generator = prompt_generator(
             self.config.seed, self.first + self.group.numbers[0], hidden_1D.device

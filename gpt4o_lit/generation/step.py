@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpt4o_lit.generation.prefill import UNCOMPILED, places_for
 from gpt4o_lit.model import KVCache, Transformer
-from gpt4o_lit.model.cache import places_in_slots
+from gpt4o_lit.model.cache import Kept, places_in_slots
 from gpt4o_lit.model.linear import pack_
 
 # B batch, T tokens, S places, K key heads, H head_dim, V vocab
@@ -58,11 +58,12 @@ class Step:
         cache.require_room(length)
         size = places_for(min(cache.used + length, cache.slots), cache.slots)
         torch._dynamo.mark_static(tokens_BT)
-        keys = [each[:, :size] for each in cache.keys]
-        values = [each[:, :size] for each in cache.values]
+        keys = [each.part(size) for each in cache.keys]
+        values = [each.part(size) for each in cache.values]
         if self._replays:
             torch.compiler.cudagraph_mark_step_begin()
-            for kept in (*keys, *values, *chain.from_iterable(cache.cross)):
+            tensors = chain.from_iterable(each.tensors for each in (*keys, *values))
+            for kept in (*tensors, *chain.from_iterable(cache.cross)):
                 # It is read and written where it is, not copied to where the graph was recorded.
                 torch._dynamo.mark_static_address(kept, guard=False)
         with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
@@ -97,14 +98,14 @@ class _FixedCache:
         length: int,
         lengths_B: Tensor,
         slots: int,
-        keys: list[Tensor],
-        values: list[Tensor],
+        keys: list[Kept],
+        values: list[Kept],
         cross: list[tuple[Tensor, Tensor]],
         source_documents_BS: Tensor | None,
     ) -> None:
         self.lengths_B, self.slots, self.keys, self.values = lengths_B, slots, keys, values
         self.cross, self.source_documents_BS = cross, source_documents_BS
-        self.used = keys[0].shape[1] - length
+        self.used = keys[0].numbers.shape[1] - length
 
     def places(self, length: int) -> Tensor:
         """The places of each row's new tokens: (B, T)."""
@@ -118,11 +119,12 @@ class _FixedCache:
     def write(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values of the new tokens; gives all places: (B, S, K, H)."""
         keys, values = self.keys[layer], self.values[layer]
-        rows_B1 = torch.arange(len(keys), device=keys.device)[:, None]
+        rows_B1 = torch.arange(len(k_BTKH), device=k_BTKH.device)[:, None]
         slots_BT = self.places(k_BTKH.shape[1]) % self.slots
-        keys.index_put_((rows_B1, slots_BT), k_BTKH.to(keys.dtype))
-        values.index_put_((rows_B1, slots_BT), v_BTKH.to(values.dtype))
-        return keys, values
+        keys.put(rows_B1, slots_BT, k_BTKH)
+        values.put(rows_B1, slots_BT, v_BTKH)
+        end = self.used + k_BTKH.shape[1]
+        return keys.read(end), values.read(end)
 
     def require_room(self, length: int) -> None:
         """The KVCache has looked."""

@@ -1,11 +1,64 @@
 """Keys and values of the tokens so far, in memory that is taken once."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from gpt4o_lit.model.config import TransformerConfig
+from gpt4o_lit.model.weight_format import round_inputs
 
 # B batch, T new tokens, S kept tokens, K key heads, H head_dim
+
+
+class Kept(NamedTuple):
+    """Keys or values of a layer, by slot: floats, or whole numbers and a step for each vector."""
+
+    numbers: Tensor
+    """(B, S, K, H), floats or int8."""
+    steps: Tensor | None
+    """(B, S, K, 1) in float32, with int8 alone."""
+
+    @classmethod
+    def empty(
+        cls, shape: tuple[int, int, int, int], device: torch.device | str, dtype: torch.dtype
+    ) -> "Kept":
+        """Zeros in this dtype; int8 gets its steps."""
+        numbers = torch.zeros(shape, device=device, dtype=dtype)
+        if dtype != torch.int8:
+            return cls(numbers, None)
+        return cls(numbers, torch.zeros(*shape[:-1], 1, device=device))
+
+    def put(self, rows: Tensor, slots: Tensor, x_BTKH: Tensor) -> None:
+        """Write vectors into these slots of these rows."""
+        for kept, new in zip(self.tensors, self._stored(x_BTKH), strict=True):
+            kept.index_put_((rows, slots), new)
+
+    def put_behind(self, start: int, x_BTKH: Tensor) -> None:
+        """Write vectors behind one another, in all rows from the same slot on."""
+        for kept, new in zip(self.tensors, self._stored(x_BTKH), strict=True):
+            kept[:, start : start + x_BTKH.shape[1]] = new
+
+    def read(self, end: int) -> Tensor:
+        """The vectors of the first slots: (B, S, K, H)."""
+        if self.steps is None:
+            return self.numbers[:, :end]
+        return self.numbers[:, :end].float() * self.steps[:, :end]
+
+    def part(self, size: int) -> "Kept":
+        """The first slots, in the same memory."""
+        return Kept(self.numbers[:, :size], None if self.steps is None else self.steps[:, :size])
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Those that there are."""
+        return (self.numbers,) if self.steps is None else (self.numbers, self.steps)
+
+    def _stored(self, x_BTKH: Tensor) -> tuple[Tensor, ...]:
+        if self.steps is None:
+            return (x_BTKH.to(self.numbers.dtype),)
+        numbers, steps = round_inputs(x_BTKH.float())
+        return numbers.to(torch.int8), steps
 
 
 class KVCache:
@@ -18,6 +71,8 @@ class KVCache:
         config: The network's config; it has a decoder.
         batch_size: Rows.
         max_seq_len: The longest row, prompt and output together.
+        dtype: In which keys and values are kept. int8 rounds each vector by its own largest number;
+            those of an encoder's output stay as they are.
         longest_read: Most tokens that are read at once. Given, a network with a window has room for
             no more than its window and these: what nobody sees any more is written over.
     """
@@ -40,8 +95,8 @@ class KVCache:
             self.slots = min(max_seq_len, window + longest_read)
         shape = (batch_size, self.slots, heads, stack.head_dim)
         layers = range(stack.num_layers)
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
+        self.keys = [Kept.empty(shape, device, dtype) for _ in layers]
+        self.values = [Kept.empty(shape, device, dtype) for _ in layers]
         self.lengths_B = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.max_seq_len = max_seq_len
         self.used = 0
@@ -77,23 +132,25 @@ class KVCache:
         keys, values, length = self.keys[layer], self.values[layer], k_BTKH.shape[1]
         end = self.used + length
         if self.ragged or end > self.slots:
-            rows = torch.arange(len(keys), device=keys.device)[:, None]
+            rows = torch.arange(len(k_BTKH), device=k_BTKH.device)[:, None]
             slots = self.places(length) % self.slots
-            keys[rows, slots] = k_BTKH.to(keys.dtype)
-            values[rows, slots] = v_BTKH.to(values.dtype)
+            keys.put(rows, slots, k_BTKH)
+            values.put(rows, slots, v_BTKH)
         else:
-            keys[:, self.used : end] = k_BTKH
-            values[:, self.used : end] = v_BTKH
-        return keys[:, :end], values[:, :end]
+            keys.put_behind(self.used, k_BTKH)
+            values.put_behind(self.used, v_BTKH)
+        return keys.read(end), values.read(end)
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows, in this order; a row may be taken more than once (beam search)."""
         end = min(self.used, self.slots)
-        for tensors in (self.keys, self.values):
-            for layer, kept in enumerate(tensors):
-                if len(rows) != len(kept):
-                    tensors[layer] = kept.new_zeros(len(rows), *kept.shape[1:])
-                tensors[layer][:, :end] = kept[rows, :end]
+        for kept in (self.keys, self.values):
+            for layer, old in enumerate(kept):
+                if len(rows) != len(old.numbers):
+                    shape = (len(rows), *old.numbers.shape[1:])
+                    kept[layer] = Kept.empty(shape, old.numbers.device, old.numbers.dtype)
+                for new, tensor in zip(kept[layer].tensors, old.tensors, strict=True):
+                    new[:, :end] = tensor[rows, :end]
         self.lengths_B = self.lengths_B[rows]
         self.cross = [(keys[rows], values[rows]) for keys, values in self.cross]
         if self.source_documents_BS is not None:

@@ -192,7 +192,10 @@ def test_a_difference_is_told_and_ends_with_1(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--format", "torch", "--dtype", "bfloat16"], "--dtype is for --format hf or gguf"),
+        (
+            ["--format", "torch", "--dtype", "bfloat16"],
+            "--dtype is for --format hf or compressed-tensors or gguf",
+        ),
         (["--family", "t5"], "choose another family"),
         (["--family", "lama"], "family (lama) is unsupported"),
         (["--max_shard_mb", "0"], "must be at least 1"),
