@@ -8,6 +8,7 @@ from lightning import Callback, Trainer
 from tqdm import tqdm
 
 from gpt4o_lit.callbacks.calibration import calibrating, require_batches
+from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.compression import FakeQuantization, Formats, Reductions, quantize_
 from gpt4o_lit.compression.fake import Scales
 from gpt4o_lit.compression.post_training import RoundingMethod
@@ -127,6 +128,16 @@ class QuantizationAwareTraining(Callback):
         """Have the network prepared as soon as it is built."""
         if self.enabled:
             pl_module.amendments.append(self._prepare)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Refuse what would change shapes under scales that are kept."""
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            cuts = isinstance(other, StructuredPruning) and other.enabled
+            if self.enabled and cuts and self.scales != "of_weight":
+                raise ValueError(
+                    "StructuredPruning changes the shapes of weights, whose scales "
+                    "QuantizationAwareTraining keeps; leave learned_scales and freeze out"
+                )
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Place start and freeze among the steps of the run."""

@@ -5,7 +5,10 @@ import os
 import sys
 
 VERBS = {
-    "fit": ("gpt4o_lit.cli", "train a Transformer from raw text (or go on: --resume RUN)"),
+    "fit": (
+        "gpt4o_lit.cli",
+        "train a Transformer from raw text; --resume RUN, --from RUN",
+    ),
     "validate": ("gpt4o_lit.cli", "loss, perplexity, bits per byte, accuracy on validation text"),
     "test": ("gpt4o_lit.cli", "the same on test text"),
     "predict": ("gpt4o_lit.cli", "the loss of every token of the test text"),

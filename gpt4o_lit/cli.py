@@ -190,7 +190,8 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
     """Turn config names into paths, and `--resume RUN` into its config and checkpoint.
 
     `fit` goes on from the last checkpoint in the run's own directory; the other verbs read the best
-    one and write into a new folder of it.
+    one and write into a new folder of it. `fit --from RUN` is a new run that begins with the config
+    and the weights of another.
     """
     args: list[str] = []
     run_dir: RunDirectory | None = None
@@ -198,7 +199,7 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
     position = 0
     while position < len(argv):
         flag, separator, value = argv[position].partition("=")
-        if flag in ("--config", "-c", "--resume", "--run_dir", TRANSFORMER):
+        if flag in ("--config", "-c", "--resume", "--from", "--run_dir", TRANSFORMER):
             if not separator:
                 position += 1
                 if position == len(argv):
@@ -210,6 +211,10 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
                 args[1:1] = ["--config", str(run_dir.config)]
                 weights = run_dir.last_checkpoint if argv[0] == "fit" else run_dir.best_checkpoint
                 args += ["--ckpt_path", str(weights)]
+            elif flag == "--from":
+                args[1:1] = ["--config", str(RunDirectory.existing(value).config)]
+                args.append(f"{TRANSFORMER}={{encoder: null, decoder: null}}")
+                args.append(f"--model.init_args.pretrained={value}")
             elif flag == "--run_dir" or "{" in value:
                 args += [flag, value]
             else:

@@ -32,6 +32,16 @@ def test_fit_goes_on_from_the_last_and_other_verbs_read_the_best(run: RunDirecto
         assert checkpoint_of(verb, run) == "best.ckpt"
 
 
+def test_a_new_run_may_begin_where_another_ended(run: RunDirectory) -> None:
+    args, chosen = resolve(["fit", "--config", "with/bf16", "--from", str(run.path)])
+    assert chosen is None
+    assert args[1:3] == ["--config", str(run.config)]
+    assert args.index(f"--model.init_args.pretrained={run.path}") > args.index("--config", 3)
+    assert f"{TRANSFORMER}={{encoder: null, decoder: null}}" in args
+    with pytest.raises(FileNotFoundError, match="is no run directory"):
+        resolve(["fit", "--from", "nowhere"])
+
+
 def test_fit_goes_on_in_its_own_directory_and_other_verbs_write_below_it(run: RunDirectory) -> None:
     assert resolve(["fit", "--resume", str(run.path)])[1] == run
     args, chosen = resolve(["test", "--resume", str(run.path)])

@@ -132,6 +132,23 @@ def test_every_recipe_makes_a_directory_that_verbs_open(
     assert "compressed already" in capsys.readouterr().err
 
 
+def test_cut_heal_and_quantize_are_one_run(config: Path, overlay: Overlay) -> None:
+    parent = fit(config, "parent")
+    cut = {"cut": {"channels": 0.5}, "num_batches": 2}
+    others = [
+        {"class_path": "gpt4o_lit.callbacks.StructuredPruning", "init_args": cut},
+        {"class_path": "gpt4o_lit.callbacks.Distillation"},
+    ]
+    flags = ["--from", str(parent), "--config", overlay(*others, start=3), "--run_dir", "run"]
+    assert main(["fit", *flags]) == 0
+    dense, small = open_run(parent).transformer, open_run("run/compressed").transformer
+    assert dense.config.decoder.ffn_dim > small.config.decoder.ffn_dim  # type: ignore[union-attr]
+    assert len(formats_of(small)) == 9
+    assert torch.equal(logits(Path("run")), logits(Path("run/compressed")))
+    learned = overlay(*others, learned_scales=True)
+    assert main(["fit", "--from", str(parent), "--config", learned]) == 2
+
+
 def test_a_run_may_be_quantized_at_its_end(config: Path, overlay: Overlay) -> None:
     run = fit(config, "run", "--config", overlay(name=PTQ, method="gptq", num_batches=2))
     assert not formats_of(open_run(run).transformer)
