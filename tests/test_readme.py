@@ -25,6 +25,13 @@ def test_the_readme_shows_how_to_fit_test_and_generate() -> None:
 SHORT = "--trainer.max_steps 2 --trainer.val_check_interval 2 --trainer.limit_val_batches 1"
 
 
+FEWER = {
+    "bench": "--kinds decode --precision fp32",
+    "compress": "--trainer.limit_val_batches 1",
+    "ledger": "--rounds 1 --max_texts 4 --batch_sizes 1",
+}
+
+
 def run_here(command: list[str], run: Path) -> list[str]:
     """The command with the run's own place for the README's, short enough for a test."""
     command = [str(run) if word.startswith("runs/") else word for word in command]
@@ -36,7 +43,7 @@ def run_here(command: list[str], run: Path) -> list[str]:
         return [*command, "--max_new_tokens", "4"]
     if command[0] == "fit":
         return [*command, *SHORT.split()]
-    return command
+    return [*command, *FEWER.get(command[0], "").split()]
 
 
 def test_the_commands_of_the_readme_run(

@@ -11,7 +11,9 @@ from tests.commands.conftest import MakeRun
 QUICK = ["--seconds", "0.05", "--length", "8", "--new_tokens", "8"]
 
 
-@pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder_decoder"])
+@pytest.mark.parametrize(
+    "kind", ["decoder", "encoder", pytest.param("encoder_decoder", marks=pytest.mark.slow)]
+)
 def test_every_kind_of_network_is_measured(
     kind: str, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -35,6 +37,7 @@ def test_every_kind_of_network_is_measured(
         assert 0 < share < 1
 
 
+@pytest.mark.slow
 def test_batches_and_precisions_each_have_a_row(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from gpt4o_lit.callbacks.metrics_log import read_metrics
 ADDED = ("--trainer.callbacks+", "gpt4o_lit.callbacks.Explain", "--trainer.callbacks.text")
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without(config: Path) -> None:
     runs = [Path("plain"), Path("explained")]
     for run, flags in zip(runs, ((), (*ADDED, "the cat")), strict=True):

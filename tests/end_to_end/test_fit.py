@@ -106,6 +106,7 @@ def test_a_run_goes_on_from_a_step_between_validations(config: Path) -> None:
     assert_equal(weights(whole), weights(Path("stopped")), atol=0)
 
 
+@pytest.mark.slow
 def test_the_bar_counts_the_whole_epoch_wherever_a_run_goes_on(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +134,9 @@ def test_best_is_the_best_and_last_is_the_last(config: Path) -> None:
     assert steps == {"best": 2 * losses.index(min(losses)) + 2, "last": 12}
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_told_to_stop_keeps_its_best_and_goes_on_exactly(
     sign: signal.Signals, config: Path
 ) -> None:
@@ -262,6 +265,7 @@ def test_two_processes_equal_one(config: Path) -> None:
     assert ours["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_draw_their_own_dropout_and_go_on_exactly(config: Path) -> None:
     fit_on_two("--config", str(config), "--run_dir", "whole", DROPOUT, "0.5")
     flags = (DROPOUT, "0.5", "--trainer.max_steps", "3")

@@ -38,6 +38,7 @@ def test_a_child_is_measured_beside_its_parent(
     assert dense["price_per_million"] > 0
 
 
+@pytest.mark.slow
 def test_a_report_stands_in_the_card(config: Path, home: Path) -> None:
     parent = fit(config, "parent", "--trainer.max_steps", "3")
     report = {

@@ -41,6 +41,7 @@ def test_a_run_starts_where_another_ended(config: Path, going_on: Path) -> None:
     assert (decoder["dropout"], decoder["embedding_dropout"]) == (0.2, 0.2)
 
 
+@pytest.mark.slow
 def test_such_a_run_that_was_stopped_equals_one_that_never_was(
     config: Path, going_on: Path
 ) -> None:

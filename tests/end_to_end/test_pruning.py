@@ -119,7 +119,9 @@ def test_encoders_are_pruned_too(
     assert share_of_zeros(weights(run)) == 0.5
 
 
-@pytest.mark.parametrize(("name", "flipped"), [(MAGNITUDE, 0.0), (MOVEMENT, 0.01)])
+@pytest.mark.parametrize(
+    ("name", "flipped"), [pytest.param(MAGNITUDE, 0.0, marks=pytest.mark.slow), (MOVEMENT, 0.01)]
+)
 def test_micro_batches_prune_as_one_batch_does(
     name: str, flipped: float, config: Path, overlay: Overlay
 ) -> None:
@@ -143,7 +145,8 @@ def test_two_processes_prune_as_one_does(config: Path, overlay: Overlay) -> None
     assert_equal(weights(alone), weights(Path("together")), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param(WANDA, marks=pytest.mark.slow), SPARSE_GPT])
+@pytest.mark.parametrize("name", [WANDA, SPARSE_GPT])
+@pytest.mark.slow
 def test_two_processes_calibrate_on_the_batches_of_both(
     name: str, config: Path, overlay: Overlay
 ) -> None:

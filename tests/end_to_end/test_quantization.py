@@ -107,6 +107,7 @@ def test_two_processes_train_as_one_does(config: Path, overlay: Overlay, learned
     assert_equal(weights(alone), weights(Path("together")), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_callback_that_is_off_changes_nothing(config: Path, overlay: Overlay) -> None:
     plain = fit(config, "plain")
     off = fit(config, "off", "--config", overlay(enabled=False))

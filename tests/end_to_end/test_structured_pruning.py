@@ -110,6 +110,7 @@ def test_micro_batches_cut_as_one_batch_does(config: Path, overlay: Overlay) -> 
     assert_equal(weights(whole), weights(parts), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_cut_as_one_does(config: Path, overlay: Overlay) -> None:
     flags = ["--config", overlay(), DROPOUT, "0"]
     alone = fit(config, "alone", *flags)

@@ -101,7 +101,13 @@ def second_and_third(net: Transformer, prompt: list[int], config: SamplingConfig
     return (one_V[:, None, None] * two_VV[..., None] * three_VVV).sum(0)
 
 
-@pytest.mark.parametrize("options", [{"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.9}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 1.0},
+        pytest.param({"temperature": 0.7, "top_p": 0.9}, marks=pytest.mark.slow),
+    ],
+)
 def test_sampled_texts_are_distributed_as_without_a_draft(options: dict[str, float]) -> None:
     net, small = tiny(16), tiny(8)
     config = SamplingConfig(max_new_tokens=3, **options)  # type: ignore[arg-type]
