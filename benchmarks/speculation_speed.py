@@ -3,9 +3,10 @@
     gpt4o-lit fit --config quickstart --run_dir runs/large ...    # and a 4x smaller runs/draft
     python benchmarks/speculation_speed.py runs/large runs/draft --text data/held_out.txt
 
-Both runs need the same tokenizer. Prompts are the first tokens of parts of a text that neither was
-trained on; a round writes behind each of them with and without the draft, both compiled. Prints the
-median tokens/s, their ratio, and the share of proposed tokens that were kept.
+Both runs need the same tokenizer; the draft may be what `compress` made of a run. Prompts are the
+first tokens of parts of a text that neither was trained on; a round writes behind each of them with
+and without the draft, both compiled. Prints the median tokens/s, their ratio, and the share of
+proposed tokens that were kept.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from gpt4o_lit.commands.generate import tokens_per_second
 from gpt4o_lit.commands.run_flags import DTYPES
 from gpt4o_lit.generation import Draft, SamplingConfig, decode, speculate
 from gpt4o_lit.interop.run import open_run
+from gpt4o_lit.model import count_parameters
 
 
 def prompts_of(text: str, count: int) -> list[str]:
@@ -42,7 +44,7 @@ def main() -> None:
     assert run.tokenizer.fingerprint == small.tokenizer.fingerprint, "other tokenizers"
     net = run.transformer.to(DTYPES[args.dtype])
     small_net = small.transformer.to(DTYPES[args.draft_dtype])
-    sizes = [sum(weight.numel() for weight in each.parameters()) for each in (net, small_net)]
+    sizes = [count_parameters(each.config)["total"] for each in (net, small_net)]
     config = SamplingConfig(max_new_tokens=args.max_new_tokens, temperature=args.temperature)
     prompts = prompts_of(args.text.read_text(encoding="utf-8"), args.num_prompts)
     print(f"{sizes[0] / 1e6:.1f}M, draft {sizes[1] / 1e6:.1f}M, {sizes[0] / sizes[1]:.1f}x smaller")

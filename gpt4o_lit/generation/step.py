@@ -45,7 +45,6 @@ class Step:
         mode = "reduce-overhead" if self._replays else None
         self._compiled = torch.compile(self._scores, mode=mode) if compiled else None
         self._rows = 0
-        self._known: set[tuple[object, ...]] = set()
 
     def __call__(self, tokens_BT: Tensor, cache: KVCache) -> Tensor:
         """Scores (B, T, V) in float32 behind these tokens, which are added to the cache."""
@@ -67,15 +66,7 @@ class Step:
             for kept in (*tensors, *chain.from_iterable(cache.cross)):
                 # It is read and written where it is, not copied to where the graph was recorded.
                 torch._dynamo.mark_static_address(kept, guard=False)
-        shapes = (tokens_BT.shape, size, cache.slots, *(each[0].shape for each in cache.cross[:1]))
-        known = shapes in self._known
-        self._known.add(shapes)
-        # The network stays as it is while a step lives: where shapes were seen before, looking at
-        # all that it is made of again would take longer than reading a small one's weights.
-        with (
-            torch._dynamo.config.patch(recompile_limit=MOST_COMPILED),
-            torch.compiler.set_stance("default", skip_guard_eval_unsafe=known),
-        ):
+        with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
             logits_BTV: Tensor = self._compiled(
                 tokens_BT,
                 cache.lengths_B,
