@@ -1,6 +1,5 @@
 """The directory that a run which made its network smaller leaves."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ from gpt4o_lit.callbacks.pruning import Pruning
 from gpt4o_lit.callbacks.quantization import PostTrainingQuantization, QuantizationAwareTraining
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.interop.compressed import save_compressed
-from gpt4o_lit.interop.run import open_run
-from gpt4o_lit.run_directory import RunDirectory
+from gpt4o_lit.interop.run import open_run, save_opened
 
 COMPRESSING = (Pruning, StructuredPruning, PostTrainingQuantization, QuantizationAwareTraining)
 FOLDER = "compressed"
@@ -37,15 +35,7 @@ class Artefact(Callback):
         finally:
             pl_module.transformer = trained
         if trainer.is_global_zero:
-            directory = opened.path / FOLDER
-            save_compressed(
-                opened.transformer,
-                opened.tokenizer,
-                directory,
-                bidirectional_prompt=opened.bidirectional_prompt,
-                source_eos=opened.source_eos,
-            )
-            shutil.copy2(RunDirectory(opened.path).config, directory / "config.yaml")
+            save_opened(opened, opened.path / FOLDER)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write what was measured."""

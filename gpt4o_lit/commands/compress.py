@@ -1,6 +1,5 @@
 """`gpt4o-lit compress RUN`: a run as a directory of packed numbers that every verb opens."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ from jsonargparse import ArgumentParser
 from gpt4o_lit import cli, configs
 from gpt4o_lit.callbacks import PostTrainingQuantization
 from gpt4o_lit.compression import quantize_
-from gpt4o_lit.interop.compressed import save_compressed
 from gpt4o_lit.interop.files import SINGLE
-from gpt4o_lit.interop.run import OpenedRun, open_run
+from gpt4o_lit.interop.run import OpenedRun, open_run, save_opened
 from gpt4o_lit.model.count import count_parameters
 from gpt4o_lit.model.quantized import formats_of, kernels_of
 from gpt4o_lit.parse_errors import OneLineParser
@@ -90,14 +88,7 @@ def _write(run: RunDirectory, recipe: Path | None, out: Path) -> None:
     opened = open_run(run.path)
     if recipe is not None:
         _round_(opened, recipe)
-    save_compressed(
-        opened.transformer,
-        opened.tokenizer,
-        out,
-        bidirectional_prompt=opened.bidirectional_prompt,
-        source_eos=opened.source_eos,
-    )
-    shutil.copy2(run.config, out / "config.yaml")
+    save_opened(opened, out)
 
 
 def _round_(opened: OpenedRun, recipe: Path) -> None:

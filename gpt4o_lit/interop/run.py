@@ -1,6 +1,7 @@
 """Opens what `fit` left: the network and the tokenizer of a run."""
 
 import pickle
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from gpt4o_lit.interop.compressed import is_compressed, load_compressed
+from gpt4o_lit.interop.compressed import is_compressed, load_compressed, save_compressed
 from gpt4o_lit.interop.files import SINGLE
 from gpt4o_lit.model import Transformer, TransformerConfig
 from gpt4o_lit.model.position import FixedTable
@@ -71,6 +72,18 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
         bidirectional_prompt=bool(saved.get("bidirectional_prompt", False)),
         source_eos=bool(saved.get("source_eos", False)),
     )
+
+
+def save_opened(opened: OpenedRun, directory: Path) -> None:
+    """What a run opens as, packed, with its tokenizer and its config."""
+    save_compressed(
+        opened.transformer,
+        opened.tokenizer,
+        directory,
+        bidirectional_prompt=opened.bidirectional_prompt,
+        source_eos=opened.source_eos,
+    )
+    shutil.copy2(RunDirectory(opened.path).config, directory / "config.yaml")
 
 
 def _open_compressed(run: RunDirectory) -> OpenedRun:
