@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 
 from gpt4o_lit import cli, configs
 from gpt4o_lit.callbacks import PostTrainingQuantization
-from gpt4o_lit.compression import quantize_
+from gpt4o_lit.compression import round_
 from gpt4o_lit.interop.files import SINGLE
 from gpt4o_lit.interop.run import OpenedRun, open_run, save_opened
 from gpt4o_lit.model.count import count_parameters
@@ -103,5 +103,4 @@ def _round_(opened: OpenedRun, recipe: Path) -> None:
                 "lacks; take a recipe that rounds to nearest, or fine-tune the run first"
             )
         formats = callback.formats.of(opened.transformer)
-        for _ in quantize_(opened.transformer, formats, [], "nearest"):
-            pass
+        round_(opened.transformer, formats)

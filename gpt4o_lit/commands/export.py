@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from gpt4o_lit.commands.run_flags import DTYPES
-from gpt4o_lit.compression import Formats, quantize_
+from gpt4o_lit.compression import Formats, round_
 from gpt4o_lit.interop.export import (
     Compared,
     MismatchError,
@@ -87,8 +87,7 @@ def main(argv: list[str]) -> int:
     run = open_run(args.run, args.checkpoint)
     if args.dtype in GGUF_FORMATS:
         blocks = Formats(format=GGUF_FORMATS[args.dtype]).of(run.transformer)
-        for _ in quantize_(run.transformer, blocks, [], "nearest"):
-            pass
+        round_(run.transformer, blocks)
     try:
         compared = _export(run, directory, args)
     except MismatchError as error:

@@ -12,7 +12,7 @@ from gpt4o_lit.compression.fake import FakeQuantization
 from gpt4o_lit.compression.importance import Importance, measure_importance
 from gpt4o_lit.compression.magnitude import Pattern, magnitude_masks
 from gpt4o_lit.compression.movement import MovementScores
-from gpt4o_lit.compression.post_training import Reductions, quantize_
+from gpt4o_lit.compression.post_training import Reductions, quantize_, round_
 from gpt4o_lit.compression.recipe import FormatRule, Formats
 from gpt4o_lit.compression.shrink import Cut, choose
 from gpt4o_lit.compression.sparsity import Masks, SparsitySchedule
@@ -42,6 +42,7 @@ __all__ = [
     "prune_blocks_",
     "quantize_",
     "require_in_blocks",
+    "round_",
     "sparse_gpt_",
     "wanda_",
 ]

@@ -96,6 +96,14 @@ def quantize_blocks_(
 
 
 @torch.no_grad()
+def round_(network: Transformer, formats: Mapping[str, WeightFormat]) -> None:
+    """Quantize a network at once, each weight rounded to nearest: no text is looked at."""
+    for name, format in formats.items():
+        layer: Any = network.get_submodule(name)
+        place_(network, {name: QuantizedWeight.rounding(layer.weight, format)})
+
+
+@torch.no_grad()
 def quantize_(
     network: Transformer,
     formats: Mapping[str, WeightFormat],

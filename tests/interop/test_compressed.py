@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from gpt4o_lit.compression import FormatRule, Formats, Targets, quantize_
+from gpt4o_lit.compression import FormatRule, Formats, Targets, round_
 from gpt4o_lit.interop.compressed import load_compressed, save_compressed
 from gpt4o_lit.interop.files import SINGLE
 from gpt4o_lit.model import Transformer
@@ -21,9 +21,8 @@ INT4 = WeightFormat(bits=4, group_size=32)
 INT8 = WeightFormat(rounds_inputs=True)
 
 
-def round_(net: Transformer, formats: Formats) -> Transformer:
-    for _ in quantize_(net, formats.of(net), [], "nearest"):
-        pass
+def rounded(net: Transformer, formats: Formats) -> Transformer:
+    round_(net, formats.of(net))
     return net
 
 
@@ -46,7 +45,7 @@ def assert_same(net: Transformer, other: Transformer) -> None:
 def test_what_was_saved_opens_bit_by_bit(kind: str, position: str, tmp_path: Path) -> None:
     wide = FormatRule(targets=Targets(names=("*.output",)), format=INT8)
     exact = FormatRule(targets=Targets(names=("*.down",)), format=None)
-    net = round_(network(kind, position), Formats(format=INT4, rules=(wide, exact)))
+    net = rounded(network(kind, position), Formats(format=INT4, rules=(wide, exact)))
     save(net, tmp_path / "small")
     again, settings = load_compressed(tmp_path / "small")
     assert_same(net, again)
@@ -67,14 +66,14 @@ def test_zeros_take_a_bit_each_where_that_pays(format: WeightFormat | None, tmp_
     for weight in Targets().weights(sparse).values():
         weight.data[torch.rand(weight.shape) < 0.75] = 0
     if format is not None:
-        dense, sparse = (round_(net, Formats(format=format)) for net in (dense, sparse))
+        dense, sparse = (rounded(net, Formats(format=format)) for net in (dense, sparse))
     assert save(sparse, tmp_path / "sparse") < 0.8 * save(dense, tmp_path / "dense")
     assert_same(sparse, load_compressed(tmp_path / "sparse")[0])
     assert not json.loads((tmp_path / "dense" / NETWORK).read_text())["sparse"]
 
 
 def test_four_bits_lie_two_to_a_byte_and_scales_take_two(tmp_path: Path) -> None:
-    net = round_(network("decoder"), Formats(format=INT4))
+    net = rounded(network("decoder"), Formats(format=INT4))
     save(net, tmp_path / "small")
     with safe_open(tmp_path / "small" / SINGLE, framework="pt") as file:
         names = set(file.keys())
@@ -88,7 +87,7 @@ def test_four_bits_lie_two_to_a_byte_and_scales_take_two(tmp_path: Path) -> None
 
 def test_files_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     directory = tmp_path / "small"
-    save(round_(network("decoder"), Formats(format=INT4)), directory)
+    save(rounded(network("decoder"), Formats(format=INT4)), directory)
     whole, settings = (directory / SINGLE).read_bytes(), (directory / NETWORK).read_text()
     (directory / SINGLE).write_bytes(whole[:-100])
     with pytest.raises(ValueError, match="no whole safetensors file"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt4o_lit.compression import FormatRule, Formats, Targets, quantize_
+from gpt4o_lit.compression import FormatRule, Formats, Targets, round_
 from gpt4o_lit.interop import open_hugging_face
 from gpt4o_lit.interop.compressed_tensors import pack
 from gpt4o_lit.interop.export import export_compressed_tensors
@@ -26,8 +26,7 @@ def quantized(name: str, folder: Path, *formats: WeightFormat | None) -> OpenedR
     first, second = formats
     assert first is not None
     rules = (FormatRule(targets=NARROW, format=second),)
-    for _ in quantize_(net, Formats(format=first, rules=rules).of(net), [], "nearest"):
-        pass
+    round_(net, Formats(format=first, rules=rules).of(net))
     return OpenedRun(net, ByteTokenizer(), Path("best.ckpt"), folder, False, False)
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt4o_lit.commands.export import GGUF_FORMATS
-from gpt4o_lit.compression import FormatRule, Formats, Targets, quantize_
+from gpt4o_lit.compression import FormatRule, Formats, Targets, round_
 from gpt4o_lit.generation import SamplingConfig, decode
 from gpt4o_lit.interop import open_hugging_face
 from gpt4o_lit.interop.gguf import export_gguf
@@ -46,8 +46,7 @@ def test_whole_numbers_are_carried_as_they_are(
     make(name).save_pretrained(tmp_path / "theirs")
     net = open_hugging_face(tmp_path / "theirs")
     narrow = FormatRule(targets=Targets(names=("*.down",)), format=None)  # of 48 inputs
-    for _ in quantize_(net, Formats(format=format, rules=(narrow,)).of(net), [], "nearest"):
-        pass
+    round_(net, Formats(format=format, rules=(narrow,)).of(net))
     run = OpenedRun(net, ByteTokenizer(), Path("best.ckpt"), tmp_path, False, False)
     compared, *_ = export_gguf(run, tmp_path / "out")
     assert compared.difference < 1e-5
@@ -62,8 +61,7 @@ def test_scales_of_other_groups_are_refused(tmp_path: Path) -> None:
     make("llama").save_pretrained(tmp_path / "theirs")
     net = open_hugging_face(tmp_path / "theirs")
     format = WeightFormat(bits=8, group_size=16)
-    for _ in quantize_(net, Formats(format=format).of(net), [], "nearest"):
-        pass
+    round_(net, Formats(format=format).of(net))
     run = OpenedRun(net, ByteTokenizer(), Path("best.ckpt"), tmp_path, False, False)
     with pytest.raises(ValueError, match=r"scale for 16 of .* inputs, which must be multiples"):
         export_gguf(run, tmp_path / "out")

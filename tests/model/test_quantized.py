@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpt4o_lit.compression import Formats, quantize_
+from gpt4o_lit.compression import Formats, round_
 from gpt4o_lit.generation.step import Step
 from gpt4o_lit.model import KVCache, Transformer
 from gpt4o_lit.model import quantized as module
@@ -105,8 +105,7 @@ def quantized(kind: str, format: WeightFormat, **fields: object) -> tuple[Transf
     """A network of whole numbers, and one of floats whose weights are what these stand for."""
     net, same = network(kind, **fields), network(kind, **fields)  # type: ignore[arg-type]
     same.load_state_dict(net.state_dict())
-    for _ in quantize_(net, Formats(format=format).of(net), [], "nearest"):
-        pass
+    round_(net, Formats(format=format).of(net))
     for name in formats_of(net):
         layer = same.get_submodule(name)
         layer.weight.data = net.get_submodule(name).weight.restored()  # type: ignore
