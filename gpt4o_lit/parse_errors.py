@@ -51,6 +51,14 @@ class OneLineParser(argparse.ArgumentParser):
             allow_abbrev=False,  # half a flag is a mistake too
         )
 
+    def parse_with_keys(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and what is left: keys of a config, such as --trainer.max_steps 1."""
+        args, others = self.parse_known_args(argv)
+        for word in others:
+            if word.startswith("-") and "." not in word:
+                self.error(f"unrecognized arguments: {word}")
+        return args, others
+
     def error(self, message: str) -> NoReturn:
         """Argparse itself would print its usage and exit.
 

@@ -42,7 +42,7 @@ def build_parser() -> OneLineParser:
 
 def main(argv: list[str]) -> int:
     """Compress, and tell what came out."""
-    args, others = build_parser().parse_known_args(argv)
+    args, others = build_parser().parse_with_keys(argv)
     run = RunDirectory.existing(args.run)
     assert run.best_checkpoint.exists(), "looked for, and what is compressed already has none"
     config: Any = yaml.safe_load(run.config.read_text(encoding="utf-8"))

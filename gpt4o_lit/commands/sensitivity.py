@@ -35,7 +35,7 @@ def build_parser() -> OneLineParser:
 
 def main(argv: list[str]) -> int:
     """Measure by a validation with one more callback."""
-    args, others = build_parser().parse_known_args(argv)
+    args, others = build_parser().parse_with_keys(argv)
     run = RunDirectory.existing(args.run)
     settings = {key: getattr(args, key) for key in ("budget", "sparsities", "num_batches")}
     callback = {"class_path": "gpt4o_lit.callbacks.Sensitivity", "init_args": settings}
