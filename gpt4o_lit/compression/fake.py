@@ -35,7 +35,7 @@ class FakeQuantization(nn.Module):
         self.format, self.active, self.fixed = format, True, scales == "learned"
         # Logarithms, so that steps of an optimizer are relative; flat, so that it takes them for
         # the vector of numbers that they are.
-        logs = format.scales(weight_OI.detach()).log().flatten()
+        logs = format.scales(weight_OI.detach()).abs().log().flatten()
         if scales == "learned":
             self.log_scales = nn.Parameter(logs)
         else:
@@ -46,7 +46,7 @@ class FakeQuantization(nn.Module):
     def follow_(self, weight_OI: Tensor) -> None:
         """Let the scales be those of this weight."""
         assert self.log_scales is not None, "made without room for scales"
-        self.log_scales.copy_(self.format.scales(weight_OI).log().flatten())
+        self.log_scales.copy_(self.format.scales(weight_OI).abs().log().flatten())
 
     def freeze_(self) -> None:
         """Keep the scales as they are from now on."""
@@ -83,7 +83,7 @@ class FakeQuantization(nn.Module):
 
     def _scales(self, weight_OI: Tensor) -> Tensor:
         assert self.log_scales is not None
-        return self.log_scales.view(len(weight_OI), -1).exp()
+        return self.format.scales_of_sizes(self.log_scales, weight_OI)
 
 
 def fake_quantize(weight_OI: Tensor, format: WeightFormat) -> Tensor:

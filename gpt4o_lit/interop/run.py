@@ -106,8 +106,8 @@ def _convert_(transformer: Transformer, saved: dict[str, Any]) -> None:
         weight, format = transformer.get_submodule(name).weight, WeightFormat(**values)
         assert isinstance(weight, Tensor)
         logs = saved["state_dict"].get(f"{PREFIX}{name}.{SCALES}")
-        fixed = None if logs is None or not logs.any() else as_stored(logs.exp())
-        scales = None if fixed is None else fixed.view(len(weight), -1)
+        learned = logs is not None and logs.any()
+        scales = as_stored(format.scales_of_sizes(logs, weight)) if learned else None
         weights[name] = QuantizedWeight.rounding(weight, format, scales)
     place_(transformer, weights)
 

@@ -62,8 +62,18 @@ class WeightFormat:
         return weight_OI.unflatten(-1, (-1, self.group_size or weight_OI.shape[-1]))
 
     def scales(self, weight_OI: Tensor) -> Tensor:
-        """By which the largest of each group is half a step beyond the highest number: (O, G)."""
-        return as_stored(self.grouped(weight_OI.float()).abs().amax(-1) / (self.highest + 0.5))
+        """By which the weight of each group that lies farthest from 0 is the lowest number: (O, G).
+
+        That number has no counterpart above 0, so steps are the finest that keep this weight
+        exact. Where it is above 0 the scale is below.
+        """
+        least, most = torch.aminmax(self.grouped(weight_OI.float()), dim=-1)
+        return as_stored(torch.where(most > -least, most, least) / self.lowest)
+
+    def scales_of_sizes(self, logs: Tensor, weight_OI: Tensor) -> Tensor:
+        """Scales of these sizes, given as logarithms, on the side of 0 that suits the weight."""
+        sizes_OG = logs.view(len(weight_OI), -1).exp()
+        return sizes_OG.copysign(self.scales(weight_OI.detach()))
 
     def round(self, weight_OI: Tensor, scales_OG: Tensor) -> Tensor:
         """The nearest whole numbers: int8 (O, I)."""
@@ -86,7 +96,9 @@ def as_stored(scales_OG: Tensor) -> Tensor:
     By their bits, for compilers leave a cast there and back out. Numbers are rounded by these
     scales, so that nothing is lost by it.
     """
-    bits = scales_OG.float().clamp(min=torch.finfo(torch.bfloat16).tiny).view(torch.int32)
+    scales_OG = scales_OG.float()
+    sizes = scales_OG.abs().clamp(min=torch.finfo(torch.bfloat16).tiny)
+    bits = sizes.copysign(scales_OG).view(torch.int32)
     return ((bits + 0x8000) & -0x10000).view(torch.float32)
 
 

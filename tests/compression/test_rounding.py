@@ -25,7 +25,7 @@ FORMATS = [
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), size=st.floats(1e-4, 1e4), which=st.integers(0, 3))
 def test_rounding_is_off_by_half_a_step_at_most(seed: int, size: float, which: int) -> None:
-    """At the upper end too, where the highest number is half a step below the largest weight."""
+    """But for weights across 0 from the farthest one and nearly as far: by a step at most."""
     format = FORMATS[which]
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(6, 16, generator=generator) * size
@@ -34,8 +34,12 @@ def test_rounding_is_off_by_half_a_step_at_most(seed: int, size: float, which: i
     assert format.lowest <= int(numbers.min()) <= int(numbers.max()) <= format.highest
     apart = (format.restore(numbers, scales) - weight).abs()
     # A bfloat16 scale is rounded too, by up to 2 ** -9 of the largest number of steps.
-    slack = 0.5 + (format.highest + 0.5) * 2**-8
-    assert (apart <= slack * format.spread(scales, 16)).all()
+    slack = -format.lowest * 2**-8
+    steps = format.spread(scales, 16)
+    across = weight / steps > format.highest
+    assert (apart <= (0.5 + 0.5 * across + slack) * steps.abs()).all()
+    farthest = format.grouped(weight).abs().argmax(-1, keepdim=True)
+    assert (format.grouped(numbers).gather(-1, farthest) == format.lowest).all()
 
 
 @pytest.mark.parametrize("format", FORMATS)

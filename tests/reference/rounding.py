@@ -33,8 +33,8 @@ def fake(weight: Tensor, group_size: int, low: int, high: int) -> Tensor:
     result = torch.empty_like(weight)
     for row, out in zip(weight, result, strict=True):
         for start in range(0, len(row), group_size):
-            largest = max(abs(float(row[place])) for place in range(start, start + group_size))
-            scale = float(torch.tensor(largest / (high + 0.5)).bfloat16())
+            farthest = max(map(float, row[start : start + group_size]), key=abs)
+            scale = float(torch.tensor(farthest / low).bfloat16())
             for place in range(start, start + group_size):
                 number = max(low, min(high, round(float(row[place]) / scale)))
                 out[place] = number * scale
