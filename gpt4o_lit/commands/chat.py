@@ -8,11 +8,13 @@ from pathlib import Path
 
 from gpt4o_lit.commands.run_flags import (
     add_sampling_flags,
+    opened_engine,
     opened_run,
     prompt_format_of,
     sampling_config,
 )
 from gpt4o_lit.generation import Conversation, Message, SamplingConfig, stream
+from gpt4o_lit.interop.engines import Engine
 from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.parse_errors import OneLineParser
 
@@ -43,6 +45,7 @@ def main(argv: list[str]) -> int:
     run = opened_run(args)
     if run.transformer.decoder is None:
         raise ValueError(f"{args.run} is an encoder, which writes no text; take another run")
+    engine = opened_engine(args, run)
     longest = run.transformer.config.max_seq_len
     talk = Conversation(run.tokenizer, longest)
     talk.instruct(args.system)
@@ -58,7 +61,7 @@ def main(argv: list[str]) -> int:
                 return 0
         elif line.strip():
             config = replace(config, seed=config.seed + 1)
-            _answer(run, talk, line, config, compiled=args.compile)
+            _answer(run, talk, line, config, args.compile, engine)
     return 0
 
 
@@ -101,7 +104,12 @@ def _save(name: str, talk: Conversation) -> None:
 
 
 def _answer(
-    run: OpenedRun, talk: Conversation, line: str, config: SamplingConfig, *, compiled: bool
+    run: OpenedRun,
+    talk: Conversation,
+    line: str,
+    config: SamplingConfig,
+    compiled: bool,
+    engine: Engine | None,
 ) -> None:
     """Write an answer as it comes; one that is cut short by Ctrl-C is kept as it is."""
     talk.messages.append(Message("user", line))
@@ -117,8 +125,9 @@ def _answer(
     written = ""
     try:
         pieces = stream(
-            run.transformer, run.tokenizer, ids, config, prompt_format=form, compiled=compiled
-        )
+            run.transformer, run.tokenizer, ids, config,
+            prompt_format=form, compiled=compiled, engine=engine,
+        )  # fmt: skip
         for piece in pieces:
             written += piece
             print(piece, end="", flush=True)

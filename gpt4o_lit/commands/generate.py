@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from gpt4o_lit.commands.run_flags import (
     DTYPES,
     add_sampling_flags,
+    opened_engine,
     opened_run,
     prompt_format_of,
     sampling_config,
@@ -30,6 +31,7 @@ from gpt4o_lit.generation import (
     speculate,
     stream,
 )
+from gpt4o_lit.interop.engines import Engine
 from gpt4o_lit.interop.run import OpenedRun, open_run
 from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.tokenizer.load import nearest_name
@@ -111,9 +113,12 @@ def main(argv: list[str]) -> int:
     run = opened_run(args)
     if run.transformer.decoder is None:
         _require_no_choice(args)
+    for name in ("draft", "num_beams"):
+        if args.engine is not None and getattr(args, name) is not None:
+            raise ValueError(f"--engine samples alone; leave it or --{name} out")
     if run.checkpoint.stem != args.checkpoint:
         print(f"no {args.checkpoint}.ckpt yet; taking {run.checkpoint}", file=sys.stderr)
-    writer = _Writer(run, config, _open_draft(args, run), args.compile)
+    writer = _Writer(run, config, _open_draft(args, run), args.compile, opened_engine(args, run))
     start = time.perf_counter()
     if args.prompt is not None and args.output is None:
         count = writer.show(args.prompt, whole=args.no_stream)
@@ -123,9 +128,10 @@ def main(argv: list[str]) -> int:
             file = sys.stdout
             if args.output is not None:
                 file = files.enter_context(Path(args.output).open("w", encoding="utf-8"))
-            count = writer.write(prompts, args.batch_size, file)
+            count = writer.write(prompts, 1 if args.engine else args.batch_size, file)
     speed = count / max(time.perf_counter() - start, 1e-9)
-    print(f"{count} tokens, {speed:,.0f} tokens/s, {run.checkpoint}", file=sys.stderr)
+    by = "" if writer.engine is None else f"{writer.engine.name}, "
+    print(f"{count} tokens, {speed:,.0f} tokens/s, {by}{run.checkpoint}", file=sys.stderr)
     if writer.draft is not None:
         told = writer.tell_draft(prompts[: args.batch_size])
         print(f"draft {args.draft}: {told}", file=sys.stderr)
@@ -137,6 +143,7 @@ def _require_no_choice(args: argparse.Namespace) -> None:
     usual = build_parser()
     of_writing = SamplingConfig.__dataclass_fields__.keys() | {
         "num_beams", "num_return", "draft", "compile", "no_stream", "regex", "json_schema",
+        "engine",
     }  # fmt: skip
     for name in of_writing & vars(args).keys():
         if getattr(args, name) != usual.get_default(name):
@@ -194,6 +201,7 @@ class _Writer:
     config: Config
     draft: Draft | None
     compiled: bool
+    engine: Engine | None
 
     def show(self, prompt: str, *, whole: bool) -> int:
         """Print what the network makes of one prompt; the number of tokens in it."""
@@ -208,6 +216,7 @@ class _Writer:
         pieces = stream(
             net, tokenizer, prompt, self.config,
             prompt_format=prompt_format_of(self.run), draft=self.draft, compiled=self.compiled,
+            engine=self.engine,
         )  # fmt: skip
         if whole:
             pieces = iter(["".join(pieces)])
@@ -252,6 +261,7 @@ class _Writer:
             texts = generate(
                 net, tokenizer, prompts, self.config,
                 prompt_format=form, first=first, draft=self.draft, compiled=self.compiled,
+                engine=self.engine,
             )  # fmt: skip
         return [[{"completion": text}] for text in texts]
 

@@ -5,6 +5,7 @@ import argparse
 import torch
 
 from gpt4o_lit.generation import PromptFormat, SamplingConfig
+from gpt4o_lit.interop.engines import FILES, Engine, open_engine
 from gpt4o_lit.interop.run import OpenedRun, open_run
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -24,6 +25,12 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=DTYPES, default="float32", help="of the weights; bfloat16 reads half")
     add("--int8_cache", action="store_true", help="keys and values in a quarter of the memory")
     add("--compile", action="store_true", help="for long texts: faster, after half a minute")
+    add(
+        "--engine",
+        choices=FILES,
+        help="write with this one in PyTorch's place, where it is installed and faster; what it "
+        "reads is kept in RUN/engines",
+    )
 
 
 def opened_run(args: argparse.Namespace) -> OpenedRun:
@@ -31,6 +38,18 @@ def opened_run(args: argparse.Namespace) -> OpenedRun:
     run = open_run(args.run, args.checkpoint)
     run.transformer.to(DTYPES[args.dtype])
     return run
+
+
+def opened_engine(args: argparse.Namespace, run: OpenedRun) -> Engine | None:
+    """The engine that the flags name, if any; what it would not heed is refused."""
+    if args.engine is None:
+        return None
+    usual = argparse.ArgumentParser()
+    add_sampling_flags(usual)
+    for name in ("dtype", "int8_cache", "compile"):
+        if getattr(args, name) != usual.get_default(name):
+            raise ValueError(f"--{name} is PyTorch's; leave it or --engine out")
+    return open_engine(args.engine, run)
 
 
 def prompt_format_of(run: OpenedRun) -> PromptFormat:

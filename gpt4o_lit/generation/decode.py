@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from gpt4o_lit.generation.constraint import Constraint
 from gpt4o_lit.generation.prefill import (
@@ -24,6 +26,18 @@ from gpt4o_lit.tokenizer import Tokenizer
 # B batch, D dim, V vocab
 
 
+class Engine(Protocol):
+    """Whatever else can write behind one prompt with the decoder (interop.engines)."""
+
+    def read(self, ids: Sequence[int]) -> Tensor:
+        """Start anew with these tokens; scores of what follows, float32 (V,)."""
+        ...
+
+    def write(self, token: int) -> Tensor:
+        """Scores behind one more token, float32 (V,)."""
+        ...
+
+
 @torch.inference_mode()
 def decode(
     transformer: Transformer,
@@ -34,6 +48,7 @@ def decode(
     prompt_format: PromptFormat = PLAIN,
     first: int = 0,
     compiled: bool = False,
+    engine: Engine | None = None,
 ) -> Iterator[list[int | None]]:
     """One new token per prompt and step; None for a prompt that has come to the context's end.
 
@@ -42,16 +57,29 @@ def decode(
     Args:
         first: Number of the first prompt, where these are a part of a longer list.
         compiled: Compile the steps behind the prompt (see `Step`).
+        engine: Computes in the network's place; it writes behind one prompt at a time.
 
     Raises:
-        ValueError: a prompt is longer than the context, or the network is an encoder alone.
+        ValueError: a prompt is longer than the context, the network is an encoder alone, or there
+            are several prompts for an engine.
     """
+    if engine is not None and len(prompts) > 1:
+        raise ValueError(
+            f"an engine writes behind one prompt at a time; give it one of the {len(prompts)}"
+        )
     limit = config.max_new_tokens
     groups = group_prompts(transformer, tokenizer, prompts, prompt_format, limit)
     constraint = None if config.pattern is None else Constraint(tokenizer, config.pattern)
-    step = Step(transformer, num_pieces(transformer, tokenizer), compiled=compiled)
+    size = num_pieces(transformer, tokenizer)
+    step = Step(transformer, size, compiled=compiled)
+
+    def scorer() -> _Scorer:
+        if engine is not None:
+            return _EngineScorer(engine, size)
+        return _NetworkScorer(step, tokenizer, config, prompt_format.bidirectional)
+
     writers = [
-        _write(step, tokenizer, group, config, constraint, first, prompt_format.bidirectional)
+        _write(scorer(), transformer, tokenizer, group, config, constraint, first)
         for group in groups
     ]
     for parts in zip_longest(*writers, fillvalue=()):
@@ -62,21 +90,59 @@ def decode(
         yield step_B
 
 
+class _Scorer(Protocol):
+    """Scores (B, V) of what follows each row, float32."""
+
+    def read(self, group: Group) -> Tensor:
+        """Behind the prompts."""
+        ...
+
+    def write(self, next_B: Tensor) -> Tensor:
+        """Behind one more token of each."""
+        ...
+
+
+class _NetworkScorer:
+    def __init__(
+        self, step: Step, tokenizer: Tokenizer, config: SamplingConfig, bidirectional: bool
+    ) -> None:
+        self.step, self.tokenizer = step, tokenizer
+        self.bidirectional, self.int8_cache = bidirectional, config.int8_cache
+
+    def read(self, group: Group) -> Tensor:
+        self.cache, hidden_BD = prefill(
+            self.step.transformer, self.tokenizer, group,
+            bidirectional=self.bidirectional, int8_cache=self.int8_cache,
+        )  # fmt: skip
+        return self.step.scores(hidden_BD)
+
+    def write(self, next_B: Tensor) -> Tensor:
+        return self.step(next_B[:, None], self.cache)[:, -1]
+
+
+class _EngineScorer:
+    def __init__(self, engine: Engine, num_pieces: int) -> None:
+        self.engine, self.num_pieces = engine, num_pieces
+
+    def read(self, group: Group) -> Tensor:
+        return self.engine.read(group.rows[0])[None, : self.num_pieces]
+
+    def write(self, next_B: Tensor) -> Tensor:
+        return self.engine.write(int(next_B))[None, : self.num_pieces]
+
+
 def _write(
-    step: Step,
+    scorer: _Scorer,
+    transformer: Transformer,
     tokenizer: Tokenizer,
     group: Group,
     config: SamplingConfig,
     constraint: Constraint | None,
     first: int,
-    bidirectional: bool,
 ) -> Iterator[list[int]]:
     """One new token per row and step; every row has room for all steps."""
-    transformer, pieces = step.transformer, step.num_pieces
-    cache, hidden_BD = prefill(
-        transformer, tokenizer, group, bidirectional=bidirectional, int8_cache=config.int8_cache
-    )
-    device, logits_BV = hidden_BD.device, step.scores(hidden_BD)
+    logits_BV = scorer.read(group)
+    device, pieces = logits_BV.device, logits_BV.shape[-1]
     every_B = torch.arange(len(group.rows), device=device)
     seen_BV = torch.zeros(len(group.rows), pieces, dtype=torch.bool, device=device)
     # What an encoder-decoder answers is a text of its own, and starts with pad.
@@ -96,7 +162,7 @@ def _write(
         yield tokens
         if left:
             seen_BV[every_B, next_B] = True
-            logits_BV = step(next_B[:, None], cache)[:, -1]
+            logits_BV = scorer.write(next_B)
 
 
 def prompt_generator(seed: int, number: int, device: torch.device) -> torch.Generator:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpt4o_lit.generation.beam import BeamConfig, beam_search
-from gpt4o_lit.generation.decode import decode
+from gpt4o_lit.generation.decode import Engine, decode
 from gpt4o_lit.generation.prefill import PLAIN, Prompt, PromptFormat, ids_of
 from gpt4o_lit.generation.sampling import SamplingConfig
 from gpt4o_lit.generation.speculative import Draft, speculate
@@ -24,6 +24,7 @@ def generate(
     first: int = 0,
     draft: Draft | None = None,
     compiled: bool = False,
+    engine: Engine | None = None,
 ) -> list[str]:
     """What comes behind each prompt, or what an encoder-decoder answers to it.
 
@@ -32,7 +33,8 @@ def generate(
     completions = [_Completion(transformer, tokenizer, prompt) for prompt in prompts]
     done = [False for _ in prompts]
     ends = {tokenizer.eos_id, *config.stop_ids}
-    steps = _steps(transformer, tokenizer, prompts, config, prompt_format, first, draft, compiled)
+    how: dict[str, Any] = {"prompt_format": prompt_format, "first": first, "compiled": compiled}
+    steps = _steps(transformer, tokenizer, prompts, config, draft, engine, how)
     for step_B in steps:
         for row, token in enumerate(step_B):
             if done[row]:
@@ -89,15 +91,15 @@ def stream(
     prompt_format: PromptFormat = PLAIN,
     draft: Draft | None = None,
     compiled: bool = False,
+    engine: Engine | None = None,
 ) -> Iterator[str]:
     """The same for one prompt, piece by piece; no character and no stop string is torn apart."""
     completion = _Completion(transformer, tokenizer, prompt)
     ends = {tokenizer.eos_id, *config.stop_ids}
     shown = 0
     text = ""
-    for (token,) in _steps(
-        transformer, tokenizer, [prompt], config, prompt_format, 0, draft, compiled
-    ):
+    how: dict[str, Any] = {"prompt_format": prompt_format, "compiled": compiled}
+    for (token,) in _steps(transformer, tokenizer, [prompt], config, draft, engine, how):
         if token is None or token in ends:
             break
         completion.ids.append(token)
@@ -120,14 +122,14 @@ def _steps(
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     config: SamplingConfig,
-    prompt_format: PromptFormat,
-    first: int,
     draft: Draft | None,
-    compiled: bool,
+    engine: Engine | None,
+    how: dict[str, Any],
 ) -> Iterator[list[int | None]]:
-    how: dict[str, Any] = {"prompt_format": prompt_format, "first": first, "compiled": compiled}
     if draft is None:
-        return decode(transformer, tokenizer, prompts, config, **how)
+        return decode(transformer, tokenizer, prompts, config, engine=engine, **how)
+    if engine is not None:
+        raise ValueError("an engine writes without a draft; leave one of them out")
     return speculate(transformer, draft, tokenizer, prompts, config, **how)
 
 

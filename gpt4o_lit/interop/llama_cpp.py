@@ -1,4 +1,4 @@
-"""Opens a GGUF file by llama.cpp itself, for checks and for measuring against it."""
+"""A GGUF file in llama.cpp itself."""
 
 import importlib
 from collections.abc import Sequence
@@ -20,23 +20,43 @@ class LlamaCpp:
     Args:
         context: Most tokens read and written.
         num_threads: None: as llama.cpp likes it.
+        every: Keep the logits of every token, which `logits` and `greedy` give, and not only those
+            that `read` and `write` do.
 
     Raises:
         ModuleNotFoundError: llama-cpp-python is not installed.
     """
 
-    def __init__(self, path: Path, context: int, num_threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, context: int, num_threads: int | None = None, *, every: bool = True
+    ) -> None:
         library: Any = importlib.import_module("llama_cpp")
+        self._array: Any = importlib.import_module("numpy.ctypeslib").as_array
         self.name = f"llama-cpp-python {library.__version__}"
         self._model = library.Llama(
             str(path), n_ctx=context, n_batch=context, n_gpu_layers=0, n_threads=num_threads,
-            n_threads_batch=num_threads, logits_all=True, verbose=False, type_k=FLOAT32,
+            n_threads_batch=num_threads, logits_all=every, verbose=False, type_k=FLOAT32,
             type_v=FLOAT32,
         )  # fmt: skip
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without marks around it."""
         return list(self._model.tokenize(text.encode(), add_bos=False, special=False))
+
+    def read(self, ids: Sequence[int]) -> Tensor:
+        """Start anew with these tokens; scores of what follows, float32 (V,)."""
+        self._model.reset()
+        return self._next(ids)
+
+    def write(self, token: int) -> Tensor:
+        """Scores behind one more token, float32 (V,)."""
+        return self._next([token])
+
+    def _next(self, ids: Sequence[int]) -> Tensor:
+        self._model.eval(list(ids))
+        context = self._model._ctx
+        row = self._array(context.get_logits_ith(-1), shape=(self._model.n_vocab(),))
+        return torch.from_numpy(row.copy())
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """float32 (T, V)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpt4o_lit.interop.export import Compared, compare
+from gpt4o_lit.interop.export import Compared, compare, rounded
+from gpt4o_lit.interop.onnx_numbers import numbers_in_graph
 from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.interop.save_tokenizer import save_tokenizer
 from gpt4o_lit.model import Transformer
@@ -19,6 +21,8 @@ from gpt4o_lit.model.position import FixedTable
 
 GRAPH, ENCODER = "model.onnx", "encoder.onnx"
 OPSET = 20
+ROUNDED_INPUTS = 0.06
+"""Share of the largest logit that 8 bits of what layers read may make, instead of float32."""
 Array = np.ndarray[Any, Any]
 
 
@@ -27,18 +31,22 @@ class WithPast(nn.Module):
 
     Kept are keys and values (B, P, K, H) of each layer; P may be 0. Behind an encoder the decoder
     also takes the keys and values (B, S, K, H) that `Source` makes for each layer.
+
+    Args:
+        last: Give the logits (B, 1, V) of the last token alone.
     """
 
-    def __init__(self, transformer: Transformer) -> None:
+    def __init__(self, transformer: Transformer, last: bool = False) -> None:
         super().__init__()
-        self.transformer = transformer
+        self.transformer, self.last = transformer, last
 
     def forward(
         self, tokens: Tensor, past: list[Tensor], cross: list[Tensor]
     ) -> tuple[Tensor, ...]:
         """Logits, then keys and values (B, P + T, K, H) of each layer."""
         cache = _TensorCache(past, cross)
-        logits = self.transformer(tokens, cache=cache)
+        hidden_BTD = self.transformer.hidden(tokens, cache=cache)  # type: ignore[arg-type]
+        logits = self.transformer.head(hidden_BTD[:, -1:] if self.last else hidden_BTD)
         return logits, *cache.now
 
 
@@ -96,7 +104,8 @@ def export_onnx(run: OpenedRun, directory: Path) -> Compared:
     A decoder's model.onnx has the inputs `tokens`, `past_key_N` and `past_value_N`, and the outputs
     `logits`, `key_N` and `value_N`, N from 0 on. Behind an encoder, encoder.onnx makes
     `cross_key_N` and `cross_value_N` of `source`, which model.onnx takes too. An encoder alone
-    makes `logits` of `tokens`. Batch and lengths are free.
+    makes `logits` of `tokens`. Batch and lengths are free. Whole numbers stay whole: MatMulNBits of
+    ONNX Runtime multiplies with them, and rounds its inputs to 8 bits, block by block.
 
     Raises:
         ValueError: onnx, onnxscript or onnxruntime is not installed; nothing is written.
@@ -107,33 +116,44 @@ def export_onnx(run: OpenedRun, directory: Path) -> Compared:
     except ModuleNotFoundError as error:
         raise ValueError(f"ONNX needs {error.name}; pip install 'gpt4o-lit[onnx]'") from error
     net = run.transformer
+    write_graphs(net, directory)
+    longest = net.config.max_seq_len
+    save_tokenizer(run.tokenizer, directory, max_seq_len=longest, add_bos=run.add_bos)
+    sessions = _Sessions(onnxruntime, net, directory)
+    ours = rounded(net, None)
+    compared = compare(ours, sessions.logits, f"onnxruntime {onnxruntime.__version__}")
+    return compared if ours is net else replace(compared, tolerance=ROUNDED_INPUTS)
+
+
+def write_graphs(net: Transformer, directory: Path, *, last: bool = False) -> None:
+    """Write the graphs and nothing more.
+
+    Args:
+        last: A decoder gives the logits of the last token alone, for whoever writes text.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    with _plain_tables(net):
+    with _plain_tables(net), numbers_in_graph(net):
         if net.decoder is None:
             _write(net, (_tokens(net, 3),), (_free(net, "length"),), ["tokens"], ["logits"],
                    directory / GRAPH)  # fmt: skip
         else:
-            _write_decoder(net, directory)
-    longest = net.config.max_seq_len
-    save_tokenizer(run.tokenizer, directory, max_seq_len=longest, add_bos=run.add_bos)
-    sessions = _Sessions(onnxruntime, net, directory)
-    return compare(net, sessions.logits, f"onnxruntime {onnxruntime.__version__}")
+            _write_decoder(net, directory, last)
 
 
-def _write_decoder(net: Transformer, directory: Path) -> None:
+def _write_decoder(net: Transformer, directory: Path, last: bool) -> None:
     """The decoder's graph, and behind an encoder that of the source."""
     assert net.config.decoder is not None
     layers, both = net.config.decoder.num_layers, net.encoder is not None
     kept, cross = _empty(net, 3, 5), _empty(net, 3, 4) if both else []
     past, source = _free(net, "past", least=0), _free(net, "source")
     shapes = (_free(net, "length"), [past for _ in kept], [source for _ in cross])
-    names = ["tokens", *_names("past_", layers)]
+    names = ["tokens", *kept_names("past_", layers)]
     if both:
-        names += _names("cross_", layers)
+        names += kept_names("cross_", layers)
         _write(Source(net), (_tokens(net, 4),), (source,), ["source"],
-               _names("cross_", layers), directory / ENCODER)  # fmt: skip
-    _write(WithPast(net), (_tokens(net, 7), kept, cross), shapes, names,
-           ["logits", *_names("", layers)], directory / GRAPH)  # fmt: skip
+               kept_names("cross_", layers), directory / ENCODER)  # fmt: skip
+    _write(WithPast(net, last), (_tokens(net, 7), kept, cross), shapes, names,
+           ["logits", *kept_names("", layers)], directory / GRAPH)  # fmt: skip
 
 
 def _free(net: Transformer, name: str, least: int = 1) -> dict[int, Any]:
@@ -164,8 +184,8 @@ class _Sessions:
         kept: list[Array] = [each.numpy() for each in _empty(self._net, len(tokens), 0)]
         parts, middle = [], tokens.shape[1] // 2
         for start, end in ((0, middle), (middle, middle + 1), (middle + 1, tokens.shape[1])):
-            given = dict(zip(_names("past_", layers), kept, strict=True))
-            given |= dict(zip(_names("cross_", layers)[: len(cross)], cross, strict=True))
+            given = dict(zip(kept_names("past_", layers), kept, strict=True))
+            given |= dict(zip(kept_names("cross_", layers)[: len(cross)], cross, strict=True))
             part, *kept = self._model.run(None, {"tokens": tokens[:, start:end], **given})
             parts.append(part)
         return torch.from_numpy(np.concatenate(parts, axis=1))
@@ -214,5 +234,6 @@ def _tokens(net: Transformer, length: int) -> Tensor:
     return torch.zeros(3, min(length, net.config.max_seq_len), dtype=torch.long)
 
 
-def _names(prefix: str, layers: int) -> list[str]:
+def kept_names(prefix: str, layers: int) -> list[str]:
+    """What goes in and out for each layer."""
     return [f"{prefix}{kind}_{layer}" for layer in range(layers) for kind in ("key", "value")]
