@@ -11,12 +11,13 @@ import yaml
 
 from gpt4o_lit import configs
 from gpt4o_lit.evaluation.bench import KINDS, PRECISIONS, Case, Measured, measure
-from gpt4o_lit.interop.run import load_checkpoint, read_config
+from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.model import TransformerConfig
 from gpt4o_lit.model.count import count_parameters
+from gpt4o_lit.model.quantized import formats_of
 from gpt4o_lit.parse_errors import OneLineParser
-from gpt4o_lit.run_directory import RunDirectory
 
+Formats = dict[str, dict[str, Any]]
 PIECES = 32_000  # where a config leaves vocab_size to a tokenizer
 EXAMPLE = """examples:
   gpt4o-lit bench model/gpt2
@@ -29,14 +30,19 @@ def build_parser() -> OneLineParser:
         "bench",
         "Measure training, reading a prompt and writing, each in a process of its own: "
         "tokens/s, time, peak memory, share of the machine's FLOPs or bandwidth. A table, and the "
-        "same as JSON in the last line.",
+        "same as JSON in the last line. A compressed run reads and writes with its whole numbers.",
         epilog=EXAMPLE,
     )
     add = parser.add_argument
     add(
         "network", metavar="RUN|CONFIG", help="a run, a packaged size or experiment, or a YAML file"
     )
-    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what to measure")
+    add(
+        "--kinds",
+        nargs="+",
+        choices=KINDS,
+        help="what to measure; default: all that the network can do",
+    )
     add("--batch_size", nargs="+", type=int, default=[1], help="rows at once")
     add("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     add("--length", type=int, help="tokens of a row or prompt; default: the context, 512 at most")
@@ -51,7 +57,12 @@ def build_parser() -> OneLineParser:
 def main(argv: list[str]) -> int:
     """Measure one after the other."""
     args = build_parser().parse_args(argv)
-    config = find_config(args.network)
+    config, formats = find_network(args.network)
+    kinds = args.kinds or [kind for kind in KINDS if can_do(kind, config, formats)]
+    for kind in kinds:
+        if not can_do(kind, config, formats):
+            what = "has whole numbers for weights" if kind == "training" else "writes no text"
+            raise ValueError(f"{args.network} {what}; leave {kind} out of --kinds")
     longest = config.max_seq_len
     length = args.length or min(512, longest - args.new_tokens)
     if not 0 < length + args.new_tokens <= longest or min(args.batch_size) < 1:
@@ -64,13 +75,11 @@ def main(argv: list[str]) -> int:
     print(f"{args.network}: {parameters / 1e6:,.1f}M parameters, {torch.get_num_threads()} threads")
     print(HEADER)
     rows: list[dict[str, Any]] = []
-    for kind in args.kinds:
-        if kind == "decode" and config.decoder is None:
-            continue
+    for kind in kinds:
         for precision in args.precision:
             for batch_size in args.batch_size:
                 case = Case(
-                    config=config.to_dict(), kind=kind, precision=precision,
+                    config=config.to_dict(), formats=formats, kind=kind, precision=precision,
                     batch_size=batch_size, length=length, new_tokens=args.new_tokens,
                     compiled=args.compile, seconds=args.seconds,
                 )  # fmt: skip
@@ -101,11 +110,20 @@ def line(row: Measured) -> str:
     )
 
 
-def find_config(name: str) -> TransformerConfig:
-    """The network of a run, or of a config that describes one."""
-    if (Path(name) / "config.yaml").is_file():
-        path = RunDirectory.existing(name).best_checkpoint
-        return read_config(load_checkpoint(path), path)
+def can_do(kind: str, config: TransformerConfig, formats: Formats) -> bool:
+    """Whether the network can be measured so."""
+    return {"training": not formats, "prefill": True, "decode": config.decoder is not None}[kind]
+
+
+def find_network(name: str) -> tuple[TransformerConfig, Formats]:
+    """A network and how its weights are stored, by a run or by a config that describes one."""
+    if not (Path(name) / "config.yaml").is_file():
+        return _described(name), {}
+    network = open_run(name).transformer
+    return network.config, {name: asdict(each) for name, each in formats_of(network).items()}
+
+
+def _described(name: str) -> TransformerConfig:
     path = configs.find(name)
     values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key in ("model", "init_args", "transformer"):

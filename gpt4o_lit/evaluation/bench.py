@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt4o_lit.compression import round_
 from gpt4o_lit.evaluation.deploy import peak_memory
 from gpt4o_lit.evaluation.efficiency import measured_bandwidth, peak_flops
 from gpt4o_lit.generation.step import Step
 from gpt4o_lit.model import KVCache, Transformer, TransformerConfig
 from gpt4o_lit.model.count import training_flops
+from gpt4o_lit.model.quantized import weight_bytes
+from gpt4o_lit.model.weight_format import WeightFormat
 from gpt4o_lit.objectives import linear_cross_entropy
 
 # B batch, T tokens, S source tokens
@@ -31,6 +34,8 @@ class Case:
 
     config: dict[str, Any]
     """Of the network; its weights are random, for they make no difference."""
+    formats: dict[str, dict[str, Any]]
+    """How the weights of layers are stored in whole numbers, by the layers' names."""
     kind: str
     """training: forward, backward and AdamW; prefill: read a prompt; decode: write behind it."""
     precision: str
@@ -91,14 +96,14 @@ def measure_here(case: Case) -> Measured:
     torch.manual_seed(0)
     with device:
         net = Transformer(config)
+    round_(net, {name: WeightFormat(**values) for name, values in case.formats.items()})
     work = {"training": _training, "prefill": _prefill, "decode": _decode}[case.kind]
     step, tokens = work(net, case, device, dtype)
     median = _median(step, device, case.seconds)
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory()
     flops = bandwidth = None
     if case.kind == "decode":
-        read = sum(weight.nbytes for weight in net.parameters())
-        bandwidth = read / median / measured_bandwidth(device)
+        bandwidth = weight_bytes(net) / median / measured_bandwidth(device)
     else:
         flops = case.batch_size * _flops(config, case) / median / peak_flops(device, dtype)
     return Measured(

@@ -7,6 +7,8 @@ import pytest
 import torch
 import yaml
 
+from gpt4o_lit.compression import Formats, round_
+from gpt4o_lit.interop.run import open_run, save_opened
 from gpt4o_lit.model import (
     AttentionConfig,
     PositionConfig,
@@ -18,6 +20,14 @@ from gpt4o_lit.tokenizer import ByteTokenizer
 
 tokenizer = ByteTokenizer()
 MakeRun = Callable[..., tuple[Path, Transformer]]
+
+
+def packed(run: Path) -> Path:
+    """The run in whole numbers of 8 bits, as `compress` leaves it, beside it."""
+    opened, directory = open_run(run), run.parent / "packed"
+    round_(opened.transformer, Formats().of(opened.transformer))
+    save_opened(opened, directory)
+    return directory
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gpt4o_lit.__main__ import main
-from tests.commands.conftest import MakeRun
+from tests.commands.conftest import MakeRun, packed
 
 QUICK = ["--seconds", "0.05", "--length", "8", "--new_tokens", "8"]
 
@@ -52,9 +52,23 @@ def test_batches_and_precisions_each_have_a_row(
     ]  # fmt: skip
 
 
+def test_whole_numbers_are_read_and_written_with(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = packed(make_run()[0])
+    assert main(["bench", str(run), *QUICK, "--precision", "fp32"]) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["measured"]
+    assert [row["kind"] for row in rows] == ["prefill", "decode"]
+    assert main(["bench", str(run), "--kinds", "training"]) == 2
+    assert "has whole numbers for weights; leave training out" in capsys.readouterr().err
+
+
 def test_what_cannot_be_measured_is_told(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run, _ = make_run("encoder")
+    assert main(["bench", str(run), "--kinds", "decode"]) == 2
+    assert "writes no text; leave decode out" in capsys.readouterr().err
     run, _ = make_run()
     assert main(["bench", str(run), "--length", "30"]) == 2
     assert "set --length to at most" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.generation import Conversation, Message, SamplingConfig, stream
 from gpt4o_lit.tokenizer import ByteTokenizer
-from tests.commands.conftest import MakeRun
+from tests.commands.conftest import MakeRun, packed
 
 Say = Callable[..., tuple[str, str]]
 FLAGS = ["--max_new_tokens", "4", "--temperature", "0"]
@@ -48,6 +48,12 @@ def test_answers_read_what_was_said_before(make_run: MakeRun, say: Say, tmp_path
     assert [(m["role"], m["content"]) for m in saved] == [
         (m.role, m.content) for m in talk.messages
     ]
+
+
+def test_a_compressed_run_talks_too(make_run: MakeRun, say: Say) -> None:
+    run = packed(make_run()[0])
+    out, _ = say(run, ["a"])
+    assert out == say(run, ["a"], "--engine", "onnxruntime")[0]
 
 
 def test_commands_are_obeyed(make_run: MakeRun, say: Say, tmp_path: Path) -> None:

@@ -252,3 +252,26 @@ def test_no_run_and_no_checkpoint_are_told_apart(make_run: MakeRun, tmp_path: Pa
     (run / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
         open_run(run)
+
+
+def test_another_engine_writes_the_same(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run, _ = make_run()
+    file = tmp_path / "prompts.txt"
+    file.write_text("ab\nabc\n", encoding="utf-8")
+    call = ["generate", str(run), "--prompts", str(file), "--max_new_tokens", "5"]
+    assert main(call) == 0
+    written = capsys.readouterr().out
+    assert main([*call, "--engine", "onnxruntime"]) == 0
+    out, err = capsys.readouterr()
+    assert out == written
+    assert "ONNX Runtime" in err
+    for flag, words in (
+        (["--dtype", "bfloat16"], "--dtype is PyTorch's; leave it or --engine out"),
+        (["--compile"], "--compile is PyTorch's"),
+        (["--num_beams", "2"], "--engine samples alone; leave it or --num_beams out"),
+        (["--draft", str(run)], "--engine samples alone; leave it or --draft out"),
+    ):
+        assert main([*call, "--engine", "onnxruntime", *flag]) == 2
+        assert words in capsys.readouterr().err
