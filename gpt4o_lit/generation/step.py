@@ -1,8 +1,10 @@
 """One step of writing: from each row's last tokens to the scores behind them, perhaps compiled."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
+from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from gpt4o_lit.generation.prefill import UNCOMPILED, places_for
 from gpt4o_lit.model import KVCache, Transformer
 from gpt4o_lit.model.cache import Kept, places_in_slots
-from gpt4o_lit.model.linear import pack_
+from gpt4o_lit.model.linear import HasMatrix, pack_
 
 # B batch, T tokens, S places, K key heads, H head_dim, V vocab
 
@@ -41,20 +43,20 @@ class Step:
         lengths: Sequence[int] = (1,),
     ) -> None:
         self.transformer, self.num_pieces, self.lengths = transformer, num_pieces, lengths
+        self.compiled = compiled
         self._replays = compiled and transformer.head.weight.device.type == "cuda"
-        mode = "reduce-overhead" if self._replays else None
-        self._compiled = torch.compile(self._scores, mode=mode) if compiled else None
         self._rows = 0
 
     def __call__(self, tokens_BT: Tensor, cache: KVCache) -> Tensor:
         """Scores (B, T, V) in float32 behind these tokens, which are added to the cache."""
         length = tokens_BT.shape[1]
-        if self._compiled is None or length not in self.lengths:
+        if not self.compiled or length not in self.lengths:
             with torch.compiler.set_stance(UNCOMPILED):
                 return self.scores(self.transformer.hidden(tokens_BT, cache=cache))
         if tokens_BT.numel() != self._rows:
             self._rows = tokens_BT.numel()
             pack_(self.transformer, self._rows)
+            self._scores = _compiled(self.transformer)
         cache.require_room(length)
         size = places_for(min(cache.used + length, cache.slots), cache.slots)
         torch._dynamo.mark_static(tokens_BT)
@@ -67,7 +69,9 @@ class Step:
                 # It is read and written where it is, not copied to where the graph was recorded.
                 torch._dynamo.mark_static_address(kept, guard=False)
         with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
-            logits_BTV: Tensor = self._compiled(
+            logits_BTV: Tensor = self._scores(
+                self.transformer,
+                self.num_pieces,
                 tokens_BT,
                 cache.lengths_B,
                 cache.slots,
@@ -81,11 +85,47 @@ class Step:
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores (..., V) of the pieces in float32, from final states (..., D)."""
-        return self.transformer.head(hidden)[..., : self.num_pieces].float()
+        return _head(self.transformer, self.num_pieces, hidden)
 
-    def _scores(self, tokens_BT: Tensor, *parts: Any) -> Tensor:
-        cache = _FixedCache(tokens_BT.shape[1], *parts)
-        return self.scores(self.transformer.hidden(tokens_BT, cache=cache))  # type: ignore[arg-type]
+
+def _head(transformer: Transformer, num_pieces: int, hidden: Tensor) -> Tensor:
+    return transformer.head(hidden)[..., :num_pieces].float()
+
+
+def _step(transformer: Transformer, num_pieces: int, tokens_BT: Tensor, *parts: Any) -> Tensor:
+    cache: Any = _FixedCache(tokens_BT.shape[1], *parts)
+    return _head(transformer, num_pieces, transformer.hidden(tokens_BT, cache=cache))
+
+
+_steps: WeakKeyDictionary[Transformer, dict[Any, Callable[..., Tensor]]] = WeakKeyDictionary()
+
+
+def _compiled(transformer: Transformer) -> Callable[..., Tensor]:
+    """`_step`, compiled for a network as it is now, whose parts are not looked at in each step.
+
+    A step of a small network takes a millisecond, and as much to find that nothing about a hundred
+    modules has changed. So what has been compiled is found here, once, by all that it depends on.
+    """
+    parts = tuple(_state(part) for part in transformer.modules() if isinstance(part, HasMatrix))
+    known = _steps.setdefault(transformer, {})
+    key = (transformer.training, parts)
+    if key not in known:
+        # Dynamo finds what it has compiled by the code, so each has its own.
+        step = FunctionType(_step.__code__.replace(), globals(), _step.__name__)
+        options: dict[str, Any] = {
+            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
+        }
+        if transformer.head.weight.device.type == "cuda":
+            options["triton.cudagraphs"] = True
+        known[key] = torch.compile(step, options=options)
+    return known[key]
+
+
+def _state(part: HasMatrix) -> tuple[Any, ...]:
+    """What of a matrix is compiled in."""
+    weight = part.weight
+    format = getattr(weight, "format", None)
+    return type(weight), weight.shape, weight.dtype, weight.device, format, part.packed is None
 
 
 class _FixedCache:

@@ -1,5 +1,6 @@
 """A GGUF file in llama.cpp itself."""
 
+import ctypes
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,9 @@ class LlamaCpp:
     Args:
         context: Most tokens read and written.
         num_threads: None: as llama.cpp likes it.
-        every: Keep the logits of every token, which `logits` and `greedy` give, and not only those
-            that `read` and `write` do.
+        every: Keep the logits of every token, which `logits` and `greedy` give, and a cache in
+            float32. Else there are `read` and `write` alone, and the cache is in float16, as
+            llama.cpp has it by itself.
 
     Raises:
         ModuleNotFoundError: llama-cpp-python is not installed.
@@ -33,11 +35,13 @@ class LlamaCpp:
         library: Any = importlib.import_module("llama_cpp")
         self._array: Any = importlib.import_module("numpy.ctypeslib").as_array
         self.name = f"llama-cpp-python {library.__version__}"
+        kind = FLOAT32 if every else None
         self._model = library.Llama(
             str(path), n_ctx=context, n_batch=context, n_gpu_layers=0, n_threads=num_threads,
-            n_threads_batch=num_threads, logits_all=every, verbose=False, type_k=FLOAT32,
-            type_v=FLOAT32,
+            n_threads_batch=num_threads, logits_all=every, verbose=False, type_k=kind,
+            type_v=kind,
         )  # fmt: skip
+        self._library, self._num_pieces = library, self._model.n_vocab()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without marks around it."""
@@ -45,7 +49,8 @@ class LlamaCpp:
 
     def read(self, ids: Sequence[int]) -> Tensor:
         """Start anew with these tokens; scores of what follows, float32 (V,)."""
-        self._model.reset()
+        memory = self._library.llama_get_memory(self._model._ctx.ctx)
+        self._library.llama_memory_clear(memory, True)
         return self._next(ids)
 
     def write(self, token: int) -> Tensor:
@@ -53,9 +58,14 @@ class LlamaCpp:
         return self._next([token])
 
     def _next(self, ids: Sequence[int]) -> Tensor:
-        self._model.eval(list(ids))
         context = self._model._ctx
-        row = self._array(context.get_logits_ith(-1), shape=(self._model.n_vocab(),))
+        tokens = (ctypes.c_int32 * len(ids))(*ids)  # of which a batch knows the address alone
+        batch = self._library.llama_batch_get_one(tokens, len(ids))
+        if failed := self._library.llama_decode(context.ctx, batch):
+            raise RuntimeError(
+                f"llama.cpp could not read {len(ids)} tokens (llama_decode: {failed})"
+            )
+        row = self._array(context.get_logits_ith(-1), shape=(self._num_pieces,))
         return torch.from_numpy(row.copy())
 
     def logits(self, ids: Sequence[int]) -> Tensor:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
+from gpt4o_lit.compression import Formats, round_
 from gpt4o_lit.generation import (
     BeamConfig,
     Draft,
@@ -138,9 +140,31 @@ def test_a_window_keeps_no_more_than_it_sees(
 def test_a_second_text_of_equal_shape_compiles_nothing() -> None:
     net = network("decoder")
     generate(net, tokenizer, ["ab"], GREEDY, compiled=True)
-    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    before = counters["stats"]["unique_graphs"]
     generate(net, tokenizer, ["another"], GREEDY, compiled=True)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before > 0
+    assert counters["stats"]["unique_graphs"] == before > 0
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_network_that_changed_is_compiled_anew() -> None:
+    """Parts of a network are not looked at in each step, but when one is made."""
+    net, other = decoder(), decoder()
+
+    def agrees(net: Transformer) -> bool:
+        return generate(net, tokenizer, PROMPTS, GREEDY, compiled=True) == generate(
+            net, tokenizer, PROMPTS, GREEDY
+        )
+
+    assert agrees(net)
+    assert agrees(other)  # of equal shapes, and not taken for the first
+    before = counters["stats"]["unique_graphs"]
+    with torch.no_grad():
+        net.head.weight.mul_(-1.0)  # values may change
+    assert agrees(net)
+    assert counters["stats"]["unique_graphs"] == before
+    round_(net, Formats().of(net))
+    assert agrees(net)
+    assert counters["stats"]["unique_graphs"] > before
 
 
 def test_a_compiled_step_writes_the_same_with_machine_code() -> None:
