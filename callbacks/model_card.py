@@ -61,7 +61,8 @@ def _deployment(cost: DeploymentCost) -> str:
     written = "none (an encoder writes no text)" if decode is None else f"{decode:,.0f} tokens/s"
     return (
         "## What does it cost to deploy?\n\n"
-        f"Measured on this machine with {cost.threads} threads, batch 1, fp32.\n\n"
+        f"Measured on this machine with {cost.threads} threads, batch 1; "
+        f"weights in {cost.weights}.\n\n"
         "| what | figure |\n|---|---:|\n"
         f"| weights | {cost.weight_bytes / 2**20:,.1f} MiB |\n"
         f"| peak memory of the process | {cost.peak_memory_bytes / 2**20:,.0f} MiB |\n"

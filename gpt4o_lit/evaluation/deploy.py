@@ -14,7 +14,7 @@ import torch
 
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.model import KVCache, Transformer
-from gpt4o_lit.model.quantized import weight_bytes
+from gpt4o_lit.model.quantized import formats_of, weight_bytes
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class DeploymentCost:
     """Tokens written per second at batch 1; None for an encoder, which writes none."""
     threads: int
     """Threads that were used."""
+    weights: str
+    """As what they are stored: float32, or the formats of whole numbers."""
 
 
 def measure(run: Path) -> DeploymentCost:
@@ -63,7 +65,13 @@ def measure_here(transformer: Transformer, num_tokens: int = 64) -> DeploymentCo
         prefill_tokens_per_second=prefill,
         decode_tokens_per_second=decode,
         threads=torch.get_num_threads(),
+        weights=_stored_as(transformer),
     )
+
+
+def _stored_as(transformer: Transformer) -> str:
+    formats = sorted({str(format) for format in formats_of(transformer).values()})
+    return "; ".join(formats) or str(transformer.head.weight.dtype).removeprefix("torch.")
 
 
 def peak_memory() -> int:
