@@ -1,6 +1,7 @@
 """What verbs that use a run share: their flags, the run as these ask, how it is prompted."""
 
 import argparse
+import sys
 
 import torch
 
@@ -49,7 +50,9 @@ def opened_engine(args: argparse.Namespace, run: OpenedRun) -> Engine | None:
     for name in ("dtype", "int8_cache", "compile"):
         if getattr(args, name) != usual.get_default(name):
             raise ValueError(f"--{name} is PyTorch's; leave it or --engine out")
-    return open_engine(args.engine, run)
+    directory = run.path / "engines" / args.engine
+    print(f"{args.engine} reads {directory}, which is made once", file=sys.stderr)
+    return open_engine(args.engine, run, directory)
 
 
 def prompt_format_of(run: OpenedRun) -> PromptFormat:

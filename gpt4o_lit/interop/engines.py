@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,45 +23,61 @@ FILES = {"onnxruntime": GRAPH, "openvino": GRAPH, "llamacpp": FILE}
 MADE_OF = "made_of.json"
 
 
-class OnnxRuntime:
-    """A decoder's graph in ONNX Runtime, whose keys and values stay with it."""
+class _Graph(ABC):
+    """A decoder's graph, which is given the keys and values that it gave."""
 
-    def __init__(self, path: Path, run: OpenedRun, num_threads: int) -> None:
-        library: Any = importlib.import_module("onnxruntime")
-        self.name = f"ONNX Runtime {library.__version__}"
-        options = library.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        self._session = library.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        self._empty = library.OrtValue.ortvalue_from_numpy(_nothing(run))
-        self._names = kept_names("past_", _layers(run))
-        self._kept: list[Any] = []
+    def __init__(self, run: OpenedRun) -> None:
+        stack = run.transformer.config.decoder
+        assert stack is not None
+        shape = (1, 0, stack.attention.kv_heads, stack.head_dim)  # of no token: (1, P, K, H)
+        self.nothing: Any = np.zeros(shape, dtype=np.float32)
+        self.given = kept_names("past_", stack.num_layers)
+        self.found = kept_names("", stack.num_layers)
+        self.kept: list[Any] = []
 
     def read(self, ids: Sequence[int]) -> Tensor:
         """Start anew with these tokens; scores of what follows, float32 (V,)."""
-        self._kept = [self._empty] * len(self._names)
+        self.kept = [self.nothing for _ in self.given]
         return self._run(ids)
 
     def write(self, token: int) -> Tensor:
         """Scores behind one more token, float32 (V,)."""
         return self._run([token])
 
+    @abstractmethod
+    def _run(self, ids: Sequence[int]) -> Tensor:
+        """Read more tokens, and keep what they leave."""
+
+
+class OnnxRuntime(_Graph):
+    """In ONNX Runtime, with which keys and values stay."""
+
+    def __init__(self, path: Path, run: OpenedRun, num_threads: int) -> None:
+        super().__init__(run)
+        library: Any = importlib.import_module("onnxruntime")
+        self.name = f"ONNX Runtime {library.__version__}"
+        options = library.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        self._session = library.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.nothing = library.OrtValue.ortvalue_from_numpy(self.nothing)
+
     def _run(self, ids: Sequence[int]) -> Tensor:
         binding = self._session.io_binding()
         binding.bind_cpu_input("tokens", np.array([ids], dtype=np.int64))
-        for name, kept in zip(self._names, self._kept, strict=True):
+        for name, kept in zip(self.given, self.kept, strict=True):
             binding.bind_ortvalue_input(name, kept)
-        for name in self._outputs:
+        for name in ("logits", *self.found):
             binding.bind_output(name)
         self._session.run_with_iobinding(binding)
-        logits, *self._kept = binding.get_outputs()
+        logits, *self.kept = binding.get_outputs()
         return torch.from_numpy(logits.numpy()[0, -1])
 
 
-class OpenVino:
-    """The same graph in OpenVINO, in float32 where numbers are not whole."""
+class OpenVino(_Graph):
+    """In OpenVINO, in float32 where numbers are not whole."""
 
     def __init__(self, path: Path, run: OpenedRun, num_threads: int) -> None:
+        super().__init__(run)
         library: Any = importlib.import_module("openvino")
         self.name = f"OpenVINO {library.__version__.partition('-')[0]}"
         core = library.Core()
@@ -70,24 +87,12 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": "f32",
         }
         self._request = core.compile_model(path, "CPU", settings).create_infer_request()
-        self._tensor, self._empty = library.Tensor, _nothing(run)
-        self._names, self._now = kept_names("past_", _layers(run)), kept_names("", _layers(run))
-        self._kept: list[Any] = []
-
-    def read(self, ids: Sequence[int]) -> Tensor:
-        """Start anew with these tokens; scores of what follows, float32 (V,)."""
-        self._kept = [self._empty for _ in self._names]
-        return self._run(ids)
-
-    def write(self, token: int) -> Tensor:
-        """Scores behind one more token, float32 (V,)."""
-        return self._run([token])
 
     def _run(self, ids: Sequence[int]) -> Tensor:
-        given = dict(zip(self._names, self._kept, strict=True))
+        given = dict(zip(self.given, self.kept, strict=True))
         self._request.infer({"tokens": np.array([ids], dtype=np.int64), **given})
         # Copies, for the next answer is written where this one is.
-        self._kept = [self._request.get_tensor(name).data.copy() for name in self._now]
+        self.kept = [self._request.get_tensor(name).data.copy() for name in self.found]
         return torch.from_numpy(self._request.get_tensor("logits").data[0, -1].copy())
 
 
@@ -101,11 +106,11 @@ _ENGINES: dict[str, Callable[[Path, OpenedRun, int], Engine]] = {
 }
 
 
-def open_engine(name: str, run: OpenedRun, directory: Path | None = None) -> Engine:
+def open_engine(name: str, run: OpenedRun, directory: Path) -> Engine:
     """A run's decoder in another engine, with as many threads as PyTorch has.
 
-    What the engine reads is written once, to `RUN/engines/NAME` or the directory given, and anew
-    when the checkpoint is another one.
+    What the engine reads is written once, to the directory, and anew when the checkpoint is another
+    one.
 
     Raises:
         ValueError: the engine is not installed, or it cannot carry the network.
@@ -116,7 +121,6 @@ def open_engine(name: str, run: OpenedRun, directory: Path | None = None) -> Eng
             f"--engine {name} is for decoders that read from left to right; leave it out"
         )
     _require_installed(name)
-    directory = directory or run.path / "engines" / name
     state = run.checkpoint.stat()
     made_of = {"checkpoint": run.checkpoint.name, "bytes": state.st_size, "time": state.st_mtime_ns}
     note = directory / MADE_OF
@@ -139,16 +143,3 @@ def _require_installed(name: str) -> None:
             raise ValueError(
                 f"--engine {name} needs {error.name}; pip install 'gpt4o-lit[{name}]'"
             ) from error
-
-
-def _layers(run: OpenedRun) -> int:
-    stack = run.transformer.config.decoder
-    assert stack is not None
-    return stack.num_layers
-
-
-def _nothing(run: OpenedRun) -> np.ndarray[Any, Any]:
-    """Keys or values of no token: (1, 0, K, H)."""
-    stack = run.transformer.config.decoder
-    assert stack is not None
-    return np.zeros((1, 0, stack.attention.kv_heads, stack.head_dim), dtype=np.float32)

@@ -51,7 +51,7 @@ def test_scores_are_those_of_the_network(
     name: str, format: WeightFormat | None, tmp_path: Path
 ) -> None:
     run = run_of(tmp_path, format)
-    engine, ids = open_engine(name, run), run.tokenizer.encode(LINES[7])
+    engine, ids = open_engine(name, run, tmp_path / name), run.tokenizer.encode(LINES[7])
     logits_TV = rounded(run.transformer, None)(torch.tensor([ids]))[0]
     tolerance = (2e-3 if format is None else 0.06) * float(logits_TV.abs().max())
     for start in (2, len(ids) - 1):  # it starts anew
@@ -64,7 +64,7 @@ def test_scores_are_those_of_the_network(
 @pytest.mark.parametrize("name", ENGINES)
 def test_text_is_the_same(name: str, tmp_path: Path) -> None:
     run = run_of(tmp_path)
-    engine, net, prompt = open_engine(name, run), run.transformer, LINES[5]
+    engine, net, prompt = open_engine(name, run, tmp_path / name), run.transformer, LINES[5]
     (expected,) = generate(net, run.tokenizer, [prompt], GREEDY)
     assert expected
     assert generate(net, run.tokenizer, [prompt], GREEDY, engine=engine) == [expected]
@@ -92,16 +92,16 @@ def test_graphs_hold_the_whole_numbers(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_files_are_made_once_and_anew_for_another_checkpoint(tmp_path: Path) -> None:
     run = run_of(tmp_path)
-    engine = open_engine("onnxruntime", run)
+    directory = tmp_path / "engine"
+    engine = open_engine("onnxruntime", run, directory)
     with pytest.raises(ValueError, match="one prompt at a time; give it one of the 2"):
         next(decode(run.transformer, run.tokenizer, ["a", "b"], GREEDY, engine=engine))
-    directory = tmp_path / "engines" / "onnxruntime"
     before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
     assert directory / MADE_OF in before
-    open_engine("onnxruntime", run)
+    open_engine("onnxruntime", run, directory)
     assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
     run.checkpoint.write_bytes(b"trained for longer")
-    open_engine("onnxruntime", run)
+    open_engine("onnxruntime", run, directory)
     after = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
     assert after.keys() == before.keys()
     assert all(after[path] > before[path] for path in before)
@@ -112,4 +112,4 @@ def test_what_reads_both_ways_is_refused(tmp_path: Path) -> None:
     net = open_hugging_face(tmp_path / "t5")
     pair = OpenedRun(net, ByteTokenizer(), tmp_path / "best.ckpt", tmp_path, False, False)
     with pytest.raises(ValueError, match="--engine openvino is for decoders that read from left"):
-        open_engine("openvino", pair)
+        open_engine("openvino", pair, tmp_path / "made")
