@@ -51,8 +51,9 @@ def opened_engine(args: argparse.Namespace, run: OpenedRun) -> Engine | None:
         if getattr(args, name) != usual.get_default(name):
             raise ValueError(f"--{name} is PyTorch's; leave it or --engine out")
     directory = run.path / "engines" / args.engine
-    print(f"{args.engine} reads {directory}, which is made once", file=sys.stderr)
-    return open_engine(args.engine, run, directory)
+    return open_engine(
+        args.engine, run, directory, told=lambda words: print(words, file=sys.stderr)
+    )
 
 
 def prompt_format_of(run: OpenedRun) -> PromptFormat:

@@ -106,11 +106,19 @@ _ENGINES: dict[str, Callable[[Path, OpenedRun, int], Engine]] = {
 }
 
 
-def open_engine(name: str, run: OpenedRun, directory: Path) -> Engine:
+def open_engine(
+    name: str,
+    run: OpenedRun,
+    directory: Path,
+    told: Callable[[str], object] = lambda words: None,
+) -> Engine:
     """A run's decoder in another engine, with as many threads as PyTorch has.
 
     What the engine reads is written once, to the directory, and anew when the checkpoint is another
     one.
+
+    Args:
+        told: Is told when that is written, which takes some seconds.
 
     Raises:
         ValueError: the engine is not installed, or it cannot carry the network.
@@ -125,6 +133,7 @@ def open_engine(name: str, run: OpenedRun, directory: Path) -> Engine:
     made_of = {"checkpoint": run.checkpoint.name, "bytes": state.st_size, "time": state.st_mtime_ns}
     note = directory / MADE_OF
     if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != made_of:
+        told(f"writing what {name} reads to {directory}")
         shutil.rmtree(directory, ignore_errors=True)
         if name == "llamacpp":
             write_gguf(run, directory)
