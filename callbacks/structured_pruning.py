@@ -93,11 +93,6 @@ class StructuredPruning(Callback):
             count = sum(weight.numel() for weight in pl_module.transformer.parameters())
             pl_module.log("pruning/parameters", float(count))
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
-        """Say what the network was, so that who builds that takes the smaller one over."""
-        if self._done and self._dense is not None:
-            checkpoint["cut_from"] = self._dense.to_dict()
-
     def state_dict(self) -> dict[str, Any]:
         """How far the cutting is, and from where; loads with `weights_only`."""
         if self._dense is None:
@@ -119,7 +114,7 @@ class StructuredPruning(Callback):
         cuts = cut_(network, choose(scores, network.config, self._dense, cut))
         for optimizer in trainer.optimizers:
             cut_state_(optimizer, cuts, shapes)
-        task.on_network_changed()
+        task.on_network_cut(self._dense)
         if isinstance(trainer.strategy, DDPStrategy):  # its buckets have the old shapes
             trainer.strategy.model = task
             trainer.strategy.configure_ddp()

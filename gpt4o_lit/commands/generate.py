@@ -116,7 +116,7 @@ def main(argv: list[str]) -> int:
     for name in ("draft", "num_beams"):
         if args.engine is not None and getattr(args, name) is not None:
             raise ValueError(f"--engine samples alone; leave it or --{name} out")
-    if run.checkpoint.stem != args.checkpoint:
+    if run.checkpoint.suffix == ".ckpt" and run.checkpoint.stem != args.checkpoint:
         print(f"no {args.checkpoint}.ckpt yet; taking {run.checkpoint}", file=sys.stderr)
     writer = _Writer(run, config, _open_draft(args, run), args.compile, opened_engine(args, run))
     start = time.perf_counter()

@@ -31,6 +31,8 @@ class Task(LightningModule):
     transformer: Transformer
     teacher: Teacher | None = None
     """Whom `training_step` asks beside the targets, where it asks any; a callback sets it."""
+    cut_from: TransformerConfig | None = None
+    """What the network was before it was cut, if it was: what the run's config builds."""
 
     def __init__(
         self,
@@ -89,8 +91,9 @@ class Task(LightningModule):
             )
         return config
 
-    def on_network_changed(self) -> None:
-        """After the network was cut: finish what it is made of now, and group its weights."""
+    def on_network_cut(self, cut_from: TransformerConfig) -> None:
+        """Finish what the network is made of now, group its weights, remember what it was."""
+        self.cut_from = cut_from
         self._finish_network()
         for optimizer in self.trainer.optimizers:
             refresh_row_parts(optimizer, self.transformer)
@@ -231,6 +234,8 @@ class Task(LightningModule):
         """Put the network's own description beside its weights, as plain data."""
         checkpoint["transformer_config"] = self.transformer.config.to_dict()
         checkpoint["tokenizer_fingerprint"] = self.datamodule.tokenizer.fingerprint
+        if self.cut_from is not None:
+            checkpoint["cut_from"] = self.cut_from.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights that were learned on other pieces; be as small as they are, if cut.
@@ -254,6 +259,7 @@ class Task(LightningModule):
                 "here; put the callback gpt4o_lit.callbacks.QuantizationAwareTraining back"
             )
         if checkpoint.get("cut_from") == self.transformer.config.to_dict():
+            self.cut_from = self.transformer.config
             config = TransformerConfig.from_dict(checkpoint["transformer_config"])
             self.transformer = Transformer(config)
             self._finish_network()

@@ -128,6 +128,18 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path, overlay: Overlay
     assert_equal(weights(whole), weights(Path("run")), atol=0)
 
 
+def test_a_cut_run_goes_on_without_the_callback(config: Path, overlay: Overlay) -> None:
+    run = fit(config, "run", "--config", overlay())
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["trainer"]["callbacks"] = []
+    for max_steps in (9, 12):
+        values["trainer"]["max_steps"] = max_steps
+        (run / "config.yaml").write_text(yaml.safe_dump(values))
+        assert main(["fit", "--resume", str(run)]) == 0
+        assert load(run, "last")["global_step"] == max_steps
+    assert_usable(run)
+
+
 def test_another_run_goes_on_from_what_is_left(config: Path, overlay: Overlay) -> None:
     run = fit(config, "run", "--config", overlay())
     values = yaml.safe_load(config.read_text())
