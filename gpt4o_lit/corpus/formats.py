@@ -33,6 +33,21 @@ def read_rows(
 
 
 def _jsonl(stream: Stream, name: str, text_field: str, handle: Handle) -> Iterator[Text]:
+    for number, row in json_objects(stream, name, handle):
+        where = f"{name}:{number}"
+        if text_field not in row:
+            handle("missing field", _missing(where, text_field, row))
+        else:
+            yield from _text(row[text_field], text_field, where, handle)
+
+
+def json_objects(
+    stream: Stream, name: str, handle: Handle, parse: Callable[[str], Any] = json.loads
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line and object of each line that is not blank; what is broken goes to `handle`.
+
+    `parse` raises ValueError for a line that it cannot read.
+    """
     for number, line in numbered_lines(stream, LONGEST_LINE):
         where = f"{name}:{number}"
         if line is None:
@@ -42,19 +57,17 @@ def _jsonl(stream: Stream, name: str, text_field: str, handle: Handle) -> Iterat
         if line.isspace():
             continue
         try:
-            row = json.loads(line.decode())
-        except UnicodeDecodeError as error:
+            row = parse(line.decode())
+        except (UnicodeDecodeError, UnicodeEncodeError) as error:
             handle("not UTF-8", f"{where} is not UTF-8 ({error.reason}); convert the file")
             continue
         except (ValueError, RecursionError) as error:
             handle("broken JSON", f"{where} is broken JSON ({error}); mend the line")
             continue
-        if not isinstance(row, dict):
-            handle("broken JSON", f"{where} is no JSON object; write one object a line")
-        elif text_field not in row:
-            handle("missing field", _missing(where, text_field, row))
+        if isinstance(row, dict):
+            yield number, row
         else:
-            yield from _text(row[text_field], text_field, where, handle)
+            handle("broken JSON", f"{where} is no JSON object; write one object a line")
 
 
 def _csv(stream: Stream, name: str, text_field: str, handle: Handle) -> Iterator[Text]:
@@ -73,6 +86,17 @@ def _csv(stream: Stream, name: str, text_field: str, handle: Handle) -> Iterator
 
 
 def _parquet(file: SourceFile, text_field: str, handle: Handle, advance: Advance) -> Iterator[Text]:
+    for first, batch in parquet_batches(file, [text_field], handle, advance):
+        column, is_text = _as_bytes(batch.column(0))
+        for number, value in enumerate(column, first):
+            read = _utf8 if is_text and value.is_valid else _text
+            yield from read(value.as_py(), text_field, f"{file.name}:{number}", handle)
+
+
+def parquet_batches(
+    file: SourceFile, columns: list[str] | None, handle: Handle, advance: Advance
+) -> Iterator[tuple[int, Any]]:
+    """Batches of few rows, each with the number of its first; `columns` None are all of them."""
     # Imported here: only this format needs it, and each process would pay 60 MB for it.
     import pyarrow
     from pyarrow import parquet
@@ -82,20 +106,22 @@ def _parquet(file: SourceFile, text_field: str, handle: Handle, advance: Advance
             # Without these two, whole columns of a row group would be read ahead.
             table = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=BUFFER)
             names = table.schema_arrow.names
-            if text_field not in names:
-                handle("missing field", _missing(file.name, text_field, names))
-                return
+            for column in columns or ():
+                if column not in names:
+                    handle("missing field", _missing(file.name, column, names))
+                    return
             number, rows = 0, max(1, table.metadata.num_rows)
-            for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=[text_field]):
-                column, is_text = _as_bytes(batch.column(0))
-                for value in column:
-                    number += 1
-                    read = _utf8 if is_text and value.is_valid else _text
-                    yield from read(value.as_py(), text_field, f"{file.name}:{number}", handle)
+            for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+                yield number + 1, batch
+                number += len(batch)
                 advance(file.size * number // rows - file.size * (number - len(batch)) // rows)
         except pyarrow.ArrowException as error:
-            cause = " ".join(str(error).split())
-            handle("damaged file", f"{file.name} is damaged ({cause}); write the file anew")
+            handle("damaged file", damaged(file.name, error))
+
+
+def damaged(name: str, error: Exception) -> str:
+    """What to say of a file that Arrow cannot read."""
+    return f"{name} is damaged ({' '.join(str(error).split())}); write the file anew"
 
 
 def _as_bytes(column: Any) -> tuple[Any, bool]:

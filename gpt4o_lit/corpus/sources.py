@@ -57,26 +57,30 @@ def split_suffix(path: str) -> tuple[str, str]:
 
 
 def list_files(
-    named: dict[str, list[str]], known: Iterable[dict[str, Any]] = ()
+    named: dict[str, list[str]],
+    known: Iterable[dict[str, Any]] = (),
+    formats: tuple[str, ...] = FORMATS,
 ) -> list[SourceFile]:
     """The files of all sources, in the order in which they are read.
 
     `named` maps a split to its sources. `known` are the entries of an earlier listing: of those
-    files alone the digests are told, and only what was touched since is read for it.
+    files alone the digests are told, and only what was touched since is read for it. `formats` are
+    the suffixes that a file may have. Raises where a source is missing or holds no such file.
     """
     before = {(entry["path"], entry["size"]): entry for entry in known if entry["digest"]}
     files: dict[str, SourceFile] = {}
     for split, sources in named.items():
         for source in sources:
-            for name, path in _expand(source):
+            for name, path in _expand(source, formats):
                 if path not in files:
-                    files[path] = _identified(name, path, split, before)
+                    files[path] = identified(name, path, split, before)
     return list(files.values())
 
 
-def _identified(
+def identified(
     name: str, path: str, split: str, before: dict[tuple[str, int], dict[str, Any]]
 ) -> SourceFile:
+    """The file at `path`; `before` are entries that knew digests, by path and size."""
     stat = os.stat(path)
     known, digest = before.get((path, stat.st_size)), ""
     if known is not None:
@@ -103,29 +107,31 @@ def file_digest(path: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _expand(source: str) -> Iterator[tuple[str, str]]:
-    if source == PYTHON_STDLIB:
+def _expand(source: str, formats: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    endings = " ".join(formats)
+    if source == PYTHON_STDLIB and ".py" in formats:
         yield from _python_stdlib()
         return
     place = Path(source).expanduser()
     if place.is_file():
-        if split_suffix(source)[0] not in FORMATS:
+        if split_suffix(source)[0] not in formats:
             raise ValueError(
-                f"source {source} must end in one of {' '.join(FORMATS)} (and .gz or .zst); "
-                "rename it"
+                f"source {source} must end in one of {endings} (and .gz or .zst); rename it"
             )
         found = [str(place)]
     elif place.is_dir():
-        found = [path for path in _walk(str(place)) if split_suffix(path)[0] in FORMATS]
+        found = [path for path in _walk(str(place)) if split_suffix(path)[0] in formats]
         if not found:
-            raise ValueError(f"folder {source} holds no file that ends in {' '.join(FORMATS)}")
+            raise ValueError(
+                f"folder {source} holds no file that ends in {endings}; name another, or rename "
+                "its files"
+            )
     elif glob.has_magic(source):
         matches = glob.glob(str(place), recursive=True)
-        found = [p for p in matches if split_suffix(p)[0] in FORMATS and os.path.isfile(p)]
+        found = [p for p in matches if split_suffix(p)[0] in formats and os.path.isfile(p)]
         if not found:
-            raise FileNotFoundError(
-                f"glob {source} matches no file that ends in {' '.join(FORMATS)}"
-            )
+            mend = "; rename what it matches" if matches else nearest_name(place)
+            raise FileNotFoundError(f"glob {source} matches no file that ends in {endings}{mend}")
     else:
         raise FileNotFoundError(f"source {source} does not exist{nearest_name(place)}")
     for path in sorted(found):
