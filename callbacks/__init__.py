@@ -7,6 +7,7 @@ from gpt4o_lit.callbacks.distillation import Distillation
 from gpt4o_lit.callbacks.efficiency_report import EfficiencyReport
 from gpt4o_lit.callbacks.evaluate import Evaluate
 from gpt4o_lit.callbacks.explain import Explain
+from gpt4o_lit.callbacks.lora import LoRA
 from gpt4o_lit.callbacks.manifest import Manifest
 from gpt4o_lit.callbacks.metrics_log import MetricsLog
 from gpt4o_lit.callbacks.model_card import ModelCard
@@ -21,6 +22,7 @@ from gpt4o_lit.callbacks.samples import Samples
 from gpt4o_lit.callbacks.save_config import SaveConfig
 from gpt4o_lit.callbacks.sensitivity import Sensitivity
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
+from gpt4o_lit.callbacks.text_quality import TextQuality
 from gpt4o_lit.callbacks.throughput import Throughput
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "EfficiencyReport",
     "Evaluate",
     "Explain",
+    "LoRA",
     "MagnitudePruning",
     "Manifest",
     "MetricsLog",
@@ -46,6 +49,7 @@ __all__ = [
     "Sensitivity",
     "SparseGPTPruning",
     "StructuredPruning",
+    "TextQuality",
     "Throughput",
     "WandaPruning",
 ]

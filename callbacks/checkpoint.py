@@ -4,7 +4,7 @@ import shutil
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -18,7 +18,8 @@ class Checkpoint(ModelCheckpoint):
     can go on exactly, the second stops at once.
 
     Args:
-        monitor: What is best; the lowest wins.
+        monitor: What is best.
+        mode: Whether the lowest wins or the highest, such as of val/sacrebleu.
         every_n_train_steps: Save last.ckpt after each n-th step too. Default: by validations only.
         dirpath: Set by the run directory.
     """
@@ -26,13 +27,18 @@ class Checkpoint(ModelCheckpoint):
     def __init__(
         self,
         monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
         every_n_train_steps: int | None = None,
         dirpath: str | None = None,
     ) -> None:
         if every_n_train_steps is not None and every_n_train_steps < 1:
             raise ValueError(f"every_n_train_steps ({every_n_train_steps}) must be at least 1")
         super().__init__(
-            dirpath=dirpath, filename="best", monitor=monitor, enable_version_counter=False
+            dirpath=dirpath,
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            enable_version_counter=False,
         )
         self.every_n = every_n_train_steps
         self._saved_step = -1

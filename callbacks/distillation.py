@@ -137,10 +137,11 @@ class Distillation(Callback):
                 f"init_args.path {run.path}"
             )
         require_comparable(config, task.transformer.config, self.lesson)
-        if data.seq_len > config.max_seq_len:
+        if data.longest_row > config.max_seq_len:
             raise ValueError(
-                f"data.seq_len ({data.seq_len}) must be at most the max_seq_len of the teacher "
-                f"({config.max_seq_len}); lower seq_len"
+                f"the data's rows (up to {data.longest_row} pieces) must be no longer than the "
+                f"max_seq_len of the teacher ({config.max_seq_len}); lower data.seq_len, or the "
+                "longest source and target"
             )
         for other in trainer.callbacks:
             cuts = isinstance(other, StructuredPruning) and other.enabled and other.cut.width

@@ -31,16 +31,8 @@ class ModelCard(Callback):
 
 def _trained_on(trainer: Trainer) -> str:
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-    split = datamodule.corpus.split("train")
-    seen = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
-    tokens = seen * datamodule.batch_size * datamodule.seq_len
-    sources = ", ".join(f"`{source}`" for source in datamodule.corpus_config.sources)
-    return (
-        "## What was it trained on?\n\n"
-        f"{sources}: {split.num_documents:,} documents, {split.num_bytes:,} bytes, "
-        f"{split.num_tokens:,} tokens of training text. {trainer.global_step:,} steps saw "
-        f"{tokens:,} tokens, {tokens / max(split.num_tokens, 1):.2f} times the text."
-    )
+    told = datamodule.trained_on(trainer.global_step * trainer.accumulate_grad_batches)
+    return f"## What was it trained on?\n\n{trainer.global_step:,} steps. {told}"
 
 
 def _parameters(pl_module: Any) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ class Samples(Callback):
     An encoder fills in each `<mask>` of its prompts. Training is the same with and without samples.
 
     Args:
-        prompts: Texts to go on with. Default: the beginnings of the first validation documents.
+        prompts: Texts to go on with. Default: the first of the validation data, cut short.
         max_new_tokens: Tokens to write for each.
         temperature: 0 is greedy.
         every_n_validations: Write after each n-th validation.
@@ -71,10 +70,8 @@ class Samples(Callback):
         prompt_format = prompt_format_of(trainer, pl_module)
         prompts = self.prompts
         if prompts is None:
-            prompts = beginnings(
-                datamodule,
-                masked=transformer.decoder is None,
-                num_tokens=min(16, transformer.config.max_seq_len // 2),
+            prompts = datamodule.prompts(
+                masked=transformer.decoder is None, longest=transformer.config.max_seq_len // 2
             )
         with evaluating(transformer):
             if transformer.decoder is None:
@@ -103,6 +100,7 @@ def prompt_format_of(trainer: Trainer, task: Any) -> PromptFormat:
     return PromptFormat(
         add_bos=getattr(getattr(datamodule, "corpus_config", None), "add_bos", False),
         bidirectional=getattr(getattr(task, "objective", None), "bidirectional_prompt", False),
+        add_eos=getattr(task, "source_eos", False),
     )
 
 
@@ -124,26 +122,3 @@ def fenced(text: str) -> str:
     while fence in text:
         fence += "`"
     return f"{fence}text\n{text}\n{fence}"
-
-
-def beginnings(
-    datamodule: Any, masked: bool, num_documents: int = 3, num_tokens: int = 16
-) -> list[str]:
-    """The first tokens of the first validation documents, every fifth hidden for an encoder."""
-    split, tokenizer = datamodule.corpus.split("valid"), datamodule.tokenizer
-    starts = [*split.document_starts[: num_documents + 1].tolist(), split.num_tokens]
-    prompts = []
-    for start, end in pairwise(starts[: num_documents + 1]):
-        tokens = split.tokens(start, min(start + num_tokens, end)).tolist()
-        ids = [id for id in tokens if id not in (tokenizer.bos_id, tokenizer.eos_id)]
-        if masked:
-            prompts.append(with_masks(tokenizer, ids))
-        else:
-            prompts.append(tokenizer.decode(ids).rstrip("\ufffd"))
-    return prompts
-
-
-def with_masks(tokenizer: Any, ids: list[int]) -> str:
-    """The text of the ids with each fifth hidden, or, of four and fewer, a mask behind them."""
-    parts = [tokenizer.decode(ids[i : i + 4]) for i in range(0, len(ids), 5)]
-    return "<mask>".join(parts) if len(ids) > 5 else "".join(parts) + "<mask>"

@@ -7,7 +7,6 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from gpt4o_lit.evaluation.efficiency import peak_flops
-from gpt4o_lit.model import flops_per_token, training_flops
 
 DTYPES = {"16": torch.float16, "32": torch.float32, "64": torch.float64}
 
@@ -24,7 +23,7 @@ class Throughput(Callback):
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
-        self._tokens, self._since, self._logged_step = 0, 0.0, 0
+        self._tokens, self._flops, self._since, self._logged_step = 0, 0.0, 0.0, 0
         self._paused: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -33,7 +32,8 @@ class Throughput(Callback):
             return
         dtype = product_dtype(str(trainer.precision))
         self._peak = peak_flops(pl_module.device, dtype) * trainer.world_size
-        self._tokens, self._since, self._paused = 0, _now(pl_module.device), None
+        self._tokens, self._flops = 0, 0.0
+        self._since, self._paused = _now(pl_module.device), None
         self._logged_step = trainer.global_step
 
     def on_train_batch_start(
@@ -45,24 +45,22 @@ class Throughput(Callback):
             self._paused = None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count; on a logging step, tell the speed since the last one."""
         if not self.enabled:
             return
-        tokens = batch["tokens"]
-        self._tokens += tokens.shape[0] * (tokens.shape[1] - 1)
+        tokens, flops = pl_module.work(batch)
+        self._tokens, self._flops = self._tokens + tokens, self._flops + flops
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if step == self._logged_step or step % every:
             return
         self._logged_step = step  # micro-batches that do not step come by here too
         now = _now(pl_module.device)
-        speed = self._tokens * trainer.world_size / max(now - self._since, 1e-9)
-        pl_module.log("perf/tokens_per_second", speed, prog_bar=True)
-        seq_len = trainer.datamodule.seq_len  # type: ignore[attr-defined]
-        flops = window_flops(pl_module, seq_len) / seq_len
-        pl_module.log("perf/mfu", speed * flops / self._peak)
-        self._tokens, self._since = 0, now
+        rate = trainer.world_size / max(now - self._since, 1e-9)
+        pl_module.log("perf/tokens_per_second", self._tokens * rate, prog_bar=True)
+        pl_module.log("perf/mfu", self._flops * rate / self._peak)
+        self._tokens, self._flops, self._since = 0, 0.0, now
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
@@ -73,15 +71,6 @@ class Throughput(Callback):
 def product_dtype(precision: str) -> torch.dtype:
     """In what a Trainer of this precision multiplies matrices; bfloat16 where nothing else."""
     return DTYPES.get(precision.partition("-")[0], torch.bfloat16)
-
-
-def window_flops(task: Any, seq_len: int) -> float:
-    """Training FLOPs of a window as the task's objective cuts it; without one all is read."""
-    config, objective = task.transformer.config, getattr(task, "objective", None)
-    if objective is None:  # other tasks may have none
-        return flops_per_token(config, seq_len) * seq_len
-    lengths = objective.lengths(seq_len)
-    return training_flops(config, target=lengths.target, asked=lengths.asked, source=lengths.source)
 
 
 def _now(device: torch.device) -> float:

@@ -14,6 +14,7 @@ VERBS = {
     "predict": ("gpt4o_lit.cli", "the loss of every token of the test text"),
     "evaluate": ("gpt4o_lit.commands.evaluate", "perplexity on texts, and tasks of the harness"),
     "generate": ("gpt4o_lit.commands.generate", "let a trained run write"),
+    "predict-file": ("gpt4o_lit.commands.predict_file", "translate, summarize, answer a file"),
     "compress": ("gpt4o_lit.commands.compress", "make a run smaller and faster, and measure it"),
     "ledger": ("gpt4o_lit.commands.ledger", "measure a run beside what was made of it"),
     "sensitivity": ("gpt4o_lit.commands.sensitivity", "which layers bear pruning and rounding"),
@@ -31,7 +32,7 @@ VERBS = {
 def usage() -> str:
     """What `--help` prints."""
     lines = ["usage: gpt4o-lit VERB [options]    (gpt4o-lit VERB --help tells more)", "", "verbs:"]
-    lines += [f"  {verb:<11} {what}" for verb, (_, what) in VERBS.items()]
+    lines += [f"  {verb:<12} {what}" for verb, (_, what) in VERBS.items()]
     lines += [
         "",
         "first steps:",

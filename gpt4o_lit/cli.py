@@ -107,10 +107,12 @@ class ExperimentCLI(LightningCLI):
     def after_fit(self) -> None:
         """Tell what there is now, and what one may do next."""
         if self.trainer.is_global_zero and self.run_dir is not None:
-            prompts = self.config[self.subcommand].samples.prompts
-            writes = self.model.transformer_config.decoder is not None
-            prompt = prompts[0] if prompts else "The " if writes else "The <mask> is"
-            print(closing_words(self.run_dir, prompt))
+            given = self.config[self.subcommand].samples.prompts
+            config = self.model.transformer_config
+            prompts = given or self.datamodule.prompts(
+                masked=config.decoder is None, longest=config.max_seq_len // 2
+            )
+            print(closing_words(self.run_dir, (prompts or ["The "])[0]))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Any:
         """Add the callbacks that no config can leave out, and leave out what Trainer's keys do."""

@@ -11,9 +11,9 @@ import yaml
 from gpt4o_lit import configs
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.cli import RUN_DIR, ExperimentCLI, resolve
-from gpt4o_lit.data import PackedDataModule
+from gpt4o_lit.data import PackedDataModule, PairsDataModule
 from gpt4o_lit.model import Transformer, TransformerConfig, count_parameters
-from gpt4o_lit.tasks import Pretraining
+from gpt4o_lit.tasks import Task
 
 EXPERIMENTS = [name for name in configs.names() if "/" not in name]
 OVERLAYS = [name for name in configs.names() if name.startswith("with/")]
@@ -92,8 +92,8 @@ def test_everything_in_a_config_can_be_instantiated(
     overlays = ["--config", overlay] if overlay else []
     args, run = resolve(["fit", "--config", experiment, *overlays])
     cli = Instantiated(args, run)
-    assert isinstance(cli.model, Pretraining)
-    assert isinstance(cli.datamodule, PackedDataModule)
+    assert isinstance(cli.model, Task)
+    assert isinstance(cli.datamodule, PackedDataModule | PairsDataModule)
     assert cli.trainer.callbacks
     assert number_of_weights(cli.model.transformer_config) > 100_000
 

@@ -10,6 +10,7 @@ from gpt4o_lit.compression.activation_aware import (
 from gpt4o_lit.compression.calibration import Forward
 from gpt4o_lit.compression.fake import FakeQuantization
 from gpt4o_lit.compression.importance import Importance, measure_importance
+from gpt4o_lit.compression.low_rank import add_low_rank_, count_trained, quantize_base_
 from gpt4o_lit.compression.magnitude import Pattern, magnitude_masks
 from gpt4o_lit.compression.movement import MovementScores
 from gpt4o_lit.compression.post_training import Reductions, quantize_, round_
@@ -34,13 +35,16 @@ __all__ = [
     "Share",
     "SparsitySchedule",
     "Targets",
+    "add_low_rank_",
     "choose",
+    "count_trained",
     "cut_",
     "cut_state_",
     "magnitude_masks",
     "measure_importance",
     "prune_blocks_",
     "quantize_",
+    "quantize_base_",
     "require_in_blocks",
     "round_",
     "sparse_gpt_",

@@ -2,5 +2,6 @@
 
 from gpt4o_lit.data.loader import PackedLoader
 from gpt4o_lit.data.packed import PackedDataModule
+from gpt4o_lit.data.pairs import PairsDataModule, PairsLoader
 
-__all__ = ["PackedDataModule", "PackedLoader"]
+__all__ = ["PackedDataModule", "PackedLoader", "PairsDataModule", "PairsLoader"]

@@ -1,35 +1,33 @@
-"""Batches of packed windows in an order that can be stopped and gone on with exactly."""
+"""Batches in an order that can be stopped and gone on with exactly."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gpt4o_lit.corpus import Split, packing
 
-Batch = dict[str, Tensor]
+Array = np.ndarray[Any, Any]
+Batch = dict[str, Any]
 
 
-class PackedLoader:
-    """Hands out `{"tokens": (B, T+1) int64, "documents": (B, T+1) int32}`; knows where it stands.
+class ResumableLoader(ABC):
+    """Hands out batches and knows where it stands.
 
-    The order is a pure function of (seed, epoch) and is the same set of windows per global
+    The order is a pure function of (seed, epoch) and is the same set of examples per global
     batch for any number of ranks, so its place is two integers. Reading a memory map is far
     faster than training, hence no worker processes: nothing is fetched that is not handed out.
 
     Args:
+        shuffle: An order of its own for each epoch; else always the same, from the beginning.
         limit: Batches after which an epoch is over. Default: all.
-        checksum: Of the text, so that a position in another text is not taken for one in this.
+        checksum: Of the data, so that a position in another text is not taken for one in this.
     """
 
     def __init__(
         self,
-        split: Split,
-        *,
-        seq_len: int,
-        batch_size: int,
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
@@ -37,16 +35,26 @@ class PackedLoader:
         limit: int | None = None,
         checksum: str = "",
     ) -> None:
-        self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
         self.rank, self.world_size, self.seed, self.shuffle = rank, world_size, seed, shuffle
         self.limit, self.checksum = limit, checksum
         self.epoch, self.batches_done = 0, 0
         self._goes_on = False
 
+    @abstractmethod
     def __len__(self) -> int:
-        """Batches in an epoch: whole ones when shuffled (training), all of them otherwise."""
-        windows, batch = self.split.num_windows(self.seq_len), self.batch_size * self.world_size
-        return windows // batch if self.shuffle else -(-windows // batch)
+        """Batches in an epoch on each process."""
+
+    @abstractmethod
+    def _order(self) -> Any:
+        """What this epoch reads, in its order."""
+
+    @abstractmethod
+    def _batch(self, order: Any, number: int) -> Batch:
+        """This process's part of a global batch."""
+
+    @abstractmethod
+    def _order_settings(self) -> dict[str, Any]:
+        """What gives a place its meaning, each by the name that a message calls it."""
 
     def __iter__(self) -> Iterator[Batch]:
         stop = len(self) if self.limit is None else min(self.limit, len(self))
@@ -57,16 +65,9 @@ class PackedLoader:
             self.epoch, self.batches_done = self.epoch + 1, 0
         order = self._order()
         while self.batches_done < stop:
-            start = (self.batches_done * self.world_size + self.rank) * self.batch_size
-            tokens, documents = self.split.windows(
-                order[start : start + self.batch_size], self.seq_len
-            )
+            batch = self._batch(order, self.batches_done)
             self.batches_done += 1
-            yield {"tokens": torch.from_numpy(tokens), "documents": torch.from_numpy(documents)}
-
-    def _order(self) -> np.ndarray:
-        windows = self.split.num_windows(self.seq_len)
-        return packing.order(windows, self.seed, self.epoch) if self.shuffle else np.arange(windows)
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Epochs finished, batches handed out in this one, and what gives them their meaning."""
@@ -86,6 +87,40 @@ class PackedLoader:
                 )
         self.epoch, self.batches_done = state["epoch"], state["batches_done"]
         self._goes_on = True
+
+
+class PackedLoader(ResumableLoader):
+    """Packed windows: `{"tokens": (B, T+1) int64, "documents": (B, T+1) int32}`."""
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        seq_len: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        shuffle: bool = True,
+        limit: int | None = None,
+        checksum: str = "",
+    ) -> None:
+        super().__init__(rank, world_size, seed, shuffle, limit, checksum)
+        self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
+
+    def __len__(self) -> int:
+        """Batches in an epoch: whole ones when shuffled (training), all of them otherwise."""
+        windows, batch = self.split.num_windows(self.seq_len), self.batch_size * self.world_size
+        return windows // batch if self.shuffle else -(-windows // batch)
+
+    def _order(self) -> Array:
+        windows = self.split.num_windows(self.seq_len)
+        return packing.order(windows, self.seed, self.epoch) if self.shuffle else np.arange(windows)
+
+    def _batch(self, order: Array, number: int) -> Batch:
+        start = (number * self.world_size + self.rank) * self.batch_size
+        tokens, documents = self.split.windows(order[start : start + self.batch_size], self.seq_len)
+        return {"tokens": torch.from_numpy(tokens), "documents": torch.from_numpy(documents)}
 
     def _order_settings(self) -> dict[str, Any]:
         return {

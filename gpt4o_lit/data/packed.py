@@ -1,5 +1,7 @@
 """The data module of pretraining: raw text in, packed windows of tokens out."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ from lightning import LightningDataModule
 from gpt4o_lit.corpus import Corpus, CorpusConfig, prepare
 from gpt4o_lit.data.loader import PackedLoader
 from gpt4o_lit.tokenizer import Tokenizer, TokenizerRecipe
+
+NUM_PROMPTS, PROMPT_LEN = 3, 16
 
 
 class PackedDataModule(LightningDataModule):
@@ -77,6 +81,16 @@ class PackedDataModule(LightningDataModule):
         return self._opened().identity
 
     @property
+    def tokens_per_batch(self) -> int:
+        """Pieces of a training batch on each process."""
+        return self.batch_size * self.seq_len
+
+    @property
+    def longest_row(self) -> int:
+        """Most pieces that the network reads in a row."""
+        return self.seq_len
+
+    @property
     def batches_per_epoch(self) -> int:
         """Training batches in an epoch on each process, within Trainer's limit."""
         loader = self.train_dataloader()
@@ -109,6 +123,29 @@ class PackedDataModule(LightningDataModule):
         """The test split."""
         return self.test_dataloader()
 
+    def prompts(self, *, masked: bool, longest: int) -> list[str]:
+        """The first pieces of the first validation documents, every fifth hidden for an encoder."""
+        split, tokenizer = self._opened().split("valid"), self.tokenizer
+        starts = [*split.document_starts[: NUM_PROMPTS + 1].tolist(), split.num_tokens]
+        prompts = []
+        for start, end in pairwise(starts[: NUM_PROMPTS + 1]):
+            tokens = split.tokens(start, min(start + PROMPT_LEN, start + longest, end)).tolist()
+            ids = [id for id in tokens if id not in (tokenizer.bos_id, tokenizer.eos_id)]
+            text = with_masks(tokenizer, ids) if masked else tokenizer.decode(ids)
+            prompts.append(text.rstrip("\ufffd"))
+        return prompts
+
+    def trained_on(self, batches: int) -> str:
+        """A sentence on the data and how much of it so many batches on all processes were."""
+        split, trainer = self._opened().split("train"), self.trainer
+        tokens = batches * (trainer.world_size if trainer else 1) * self.tokens_per_batch
+        sources = ", ".join(f"`{source}`" for source in self.corpus_config.sources)
+        return (
+            f"{sources}: {split.num_documents:,} documents, {split.num_bytes:,} bytes, "
+            f"{split.num_tokens:,} tokens of training text, of which {tokens:,} tokens were seen, "
+            f"{tokens / max(split.num_tokens, 1):.2f} times the text."
+        )
+
     def _loader(self, split: str, batch_size: int, shuffle: bool) -> PackedLoader:
         trainer = self.trainer
         return PackedLoader(
@@ -126,3 +163,9 @@ class PackedDataModule(LightningDataModule):
         if self.corpus is None:
             self.corpus = Corpus.open(self.directory)
         return self.corpus
+
+
+def with_masks(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of the ids with each fifth hidden, or, of four and fewer, a mask behind them."""
+    parts = [tokenizer.decode(ids[i : i + 4]) for i in range(0, len(ids), 5)]
+    return "<mask>".join(parts) if len(ids) > 5 else "".join(parts) + "<mask>"

@@ -13,6 +13,7 @@ from torch import Tensor
 from gpt4o_lit.interop.compressed import is_compressed, load_compressed, save_compressed
 from gpt4o_lit.interop.files import SINGLE
 from gpt4o_lit.model import Transformer, TransformerConfig
+from gpt4o_lit.model.low_rank import merged_state
 from gpt4o_lit.model.position import FixedTable
 from gpt4o_lit.model.quantized import QuantizedWeight, place_
 from gpt4o_lit.model.weight_format import WeightFormat, as_stored
@@ -47,7 +48,8 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
 
     `best` is the checkpoint with the lowest validation loss; a run that has not been validated yet
     has none, and its last one is taken; `checkpoint` of the result tells which. A network that was
-    trained as if it were quantized comes quantized.
+    trained as if it were quantized comes quantized; one that was trained by adapters of low rank
+    comes with these added to its weights, of floats even where they lay beside whole numbers.
 
     Raises:
         FileNotFoundError: no run there, or no checkpoint yet.
@@ -120,12 +122,16 @@ def read_config(saved: dict[str, Any], file: Path) -> TransformerConfig:
 
 
 def read_weights(saved: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights of a checkpoint by the network's own names, still on disk."""
-    return {
+    """The weights of a checkpoint by the network's own names; adapters are added to theirs.
+
+    They are still on disk, but for those that have an adapter or are whole numbers.
+    """
+    state = {
         name.removeprefix(PREFIX): weight
         for name, weight in saved["state_dict"].items()
         if name.startswith(PREFIX) and not name.endswith(SCALES)
     }
+    return merged_state(state, saved.get("low_rank", {}))
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:

@@ -267,6 +267,13 @@ class TransformerConfig:
         return self.encoder is not None or self.decoder is not None
 
     @property
+    def kind(self) -> Literal["decoder", "encoder", "encoder_decoder", "none"]:
+        """Which stacks there are."""
+        if self.encoder is not None:
+            return "encoder" if self.decoder is None else "encoder_decoder"
+        return "none" if self.decoder is None else "decoder"
+
+    @property
     def output_stack(self) -> StackConfig:
         """The stack that the head reads."""
         stack = self.decoder or self.encoder

@@ -41,10 +41,17 @@ class HasMatrix:
 class Linear(nn.Linear, HasMatrix):
     """`nn.Linear` whose product is `linear`."""
 
+    @property
+    def low_rank(self) -> Any:
+        """What trains beside a weight that stays as it is (`LowRank`), once set."""
+        modules: dict[str, Any] = self.__dict__["_modules"]
+        return modules.get("low_rank")
+
     def forward(self, x: Tensor) -> Tensor:
         if self.fake is not None:
             return F.linear(self.fake.inputs(x), self.matrix(), self.bias)
-        return linear(x, self.weight, self.bias, self.packed)
+        y = linear(x, self.weight, self.bias, self.packed)
+        return y if self.low_rank is None else y + self.low_rank(x)
 
 
 class Embedding(nn.Embedding, HasMatrix):

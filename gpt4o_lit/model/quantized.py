@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from gpt4o_lit.model.integer import Int4Product, Int8Product
 from gpt4o_lit.model.sums import SUMS_ROWS, streams, sums
@@ -31,6 +32,8 @@ class QuantizedWeight(nn.Module):
 
     numbers: Tensor
     scales: Tensor
+    trains_others: bool = False
+    """Whether gradients go through it, to what is trained before it; no integer kernel has any."""
 
     def __init__(self, format: WeightFormat, outputs: int, inputs: int) -> None:
         super().__init__()
@@ -77,7 +80,7 @@ class QuantizedWeight(nn.Module):
 
     def restored(self, dtype: torch.dtype | None = None) -> Tensor:
         """The matrix that it stands for, in its own or another dtype: (O, I)."""
-        return self.format.restore(self.whole_numbers(), self.scales.to(dtype or self.dtype))
+        return restored(self.numbers, self.scales.to(dtype or self.dtype), self.format)
 
     def rows(self, numbers: Tensor) -> Tensor:
         """The rows with these numbers: (..., I)."""
@@ -87,7 +90,7 @@ class QuantizedWeight(nn.Module):
 
     def kernel(self, rows: int, *, compiled: bool) -> Kernel:
         """Which kernel multiplies so many rows; nowhere else is this decided."""
-        if self.device.type != "cpu":
+        if self.device.type != "cpu" or self.trains_others:
             return "restored"
         if Int4Product.serves(self.format, rows):
             return "int4"
@@ -97,6 +100,9 @@ class QuantizedWeight(nn.Module):
 
     def product(self, x: Tensor, bias_O: Tensor | None) -> Tensor:
         """x W^T + b: (..., O)."""
+        if self.trains_others:
+            y = frozen_product(x, self.numbers, self.scales, self.format)
+            return y if bias_O is None else y + bias_O.to(y.dtype)
         compiled = torch.compiler.is_dynamo_compiling() and streams(x)
         x_MI, steps_M1 = x.reshape(-1, x.shape[-1]), None
         if self.format.rounds_inputs:
@@ -123,7 +129,7 @@ class QuantizedWeight(nn.Module):
         Raises:
             RuntimeError: a kernel of this PyTorch gives something else on this machine.
         """
-        if self._packed is not None or self.device.type != "cpu":
+        if self._packed is not None or self.device.type != "cpu" or self.trains_others:
             return
         for product in (Int4Product, Int8Product):
             if product.serves(self.format, rows=1):
@@ -143,6 +149,39 @@ class QuantizedWeight(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "QuantizedWeight":
         self._packed = None
         return super()._apply(fn, recurse)
+
+
+def frozen_product(x: Tensor, numbers: Tensor, scales_OG: Tensor, format: WeightFormat) -> Tensor:
+    """x W^T in the dtype of x, or of autocast, with a gradient to x alone: (..., O).
+
+    The backward restores W from its numbers again, so that no matrix of floats is kept from the
+    forward (QLoRA, arXiv:2305.14314).
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    y: Tensor = _FrozenProduct.apply(x, numbers, scales_OG, format)
+    return y
+
+
+class _FrozenProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, numbers: Tensor, scales_OG: Tensor, format: WeightFormat
+    ) -> Tensor:
+        ctx.format = format
+        ctx.save_for_backward(numbers, scales_OG)
+        return F.linear(x, restored(numbers, scales_OG.to(x.dtype), format))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
+        numbers, scales_OG = ctx.saved_tensors
+        return slope @ restored(numbers, scales_OG.to(slope.dtype), ctx.format), None, None, None
+
+
+def restored(numbers: Tensor, scales_OG: Tensor, format: WeightFormat) -> Tensor:
+    """The matrix that stored numbers stand for, in the dtype of the scales: (O, I)."""
+    return format.restore(unpack_nibbles(numbers) if format.bits == 4 else numbers, scales_OG)
 
 
 def place_(network: Any, weights: Mapping[str, QuantizedWeight]) -> None:

@@ -52,8 +52,8 @@ class Example:
     """(B, T) what the decoder reads, or the encoder where there is no decoder."""
     targets: Tensor
     """(B, T) what it must say at each position; -100 asks nothing."""
-    documents: Tensor
-    """(B, T) equal numbers see one another; -1 is seen by nobody."""
+    documents: Tensor | None = None
+    """(B, T) equal numbers see one another; -1 is seen by nobody. None: a row is one document."""
     source: Tensor | None = None
     """(B, S) what the encoder of an encoder-decoder reads."""
     source_documents: Tensor | None = None

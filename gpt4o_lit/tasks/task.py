@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gpt4o_lit.interop.pretrained import Pretrained, with_dropout
 from gpt4o_lit.model import Transformer, TransformerConfig
+from gpt4o_lit.model.low_rank import merged_state, require_same_adapters
 from gpt4o_lit.objectives import Teacher
 from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine, refresh_row_parts
 from gpt4o_lit.strategies.compile import compile_
@@ -176,7 +177,11 @@ class Task(LightningModule):
     @property
     def _reference(self) -> float:
         """A constant near the targets of a micro-batch; it keeps low precision in range."""
-        return float(self.datamodule.batch_size * self.datamodule.seq_len)
+        return float(self.datamodule.tokens_per_batch)
+
+    def work(self, batch: Any) -> tuple[int, float]:
+        """Tokens of a training batch, padding left out, and the FLOPs of training on them."""
+        raise NotImplementedError(f"{type(self).__name__} must tell its work for Throughput")
 
     def configure_gradient_clipping(
         self,
@@ -240,9 +245,12 @@ class Task(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights that were learned on other pieces; be as small as they are, if cut.
 
+        What is only measured has adapters of low rank added to its weights, as whoever opens the
+        run has them.
+
         Raises:
-            ValueError: the data's tokenizer is not the one of the checkpoint, or its weights were
-                trained as if they were rounded and now would not be.
+            ValueError: the data's tokenizer is not the one of the checkpoint, its weights were
+                trained as if they were rounded and now would not be, or adapters are others.
         """
         if checkpoint["tokenizer_fingerprint"] != self.datamodule.tokenizer.fingerprint:
             raise ValueError(
@@ -258,6 +266,11 @@ class Task(LightningModule):
                 f"{layer} was trained as if it had {format['bits']} bits, but nothing rounds it "
                 "here; put the callback gpt4o_lit.callbacks.QuantizationAwareTraining back"
             )
+        if self.trainer.state.fn == "fit":
+            require_same_adapters(self.transformer, checkpoint.get("low_rank"))
+        elif "low_rank" in checkpoint:
+            state, adapters = checkpoint["state_dict"], checkpoint["low_rank"]
+            checkpoint["state_dict"] = merged_state(state, adapters, "transformer.")
         if checkpoint.get("cut_from") == self.transformer.config.to_dict():
             self.cut_from = self.transformer.config
             config = TransformerConfig.from_dict(checkpoint["transformer_config"])

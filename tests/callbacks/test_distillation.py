@@ -30,11 +30,11 @@ class Windows(LightningDataModule):
     """The same few windows of two documents each, in batches of this size."""
 
     tokenizer = ByteTokenizer()
-    seq_len = SEQ_LEN
+    seq_len = longest_row = SEQ_LEN
 
     def __init__(self, batch_size: int = 4) -> None:
         super().__init__()
-        self.batch_size = batch_size
+        self.batch_size, self.tokens_per_batch = batch_size, batch_size * SEQ_LEN
         self.batches_per_epoch = NUM_WINDOWS // batch_size
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -137,7 +137,7 @@ class Asked(Callback):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         with trainer.precision_plugin.train_step_context():  # it sets the dtype of what is drawn
-            self.example: Example = pl_module._prepare(batch, batch_idx, stage=0)
+            self.example: Example = pl_module.example(batch, batch_idx, training=True)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
@@ -266,7 +266,11 @@ WIDE = StructuredPruning(Cut(width=0.5), num_batches=1)
     [
         (network(LARGE, vocab_size=500), {}, r"vocab_size of the teacher \(500\) must be that"),
         (network(LARGE, "encoder"), {}, "teacher has encoder, but must have .* decoder; give"),
-        (replace(network(LARGE), max_seq_len=8), {}, r"seq_len \(16\) must be at most .* \(8\)"),
+        (
+            replace(network(LARGE), max_seq_len=8),
+            {},
+            r"up to 16 pieces\) must be no longer .* \(8\)",
+        ),
         (network(LARGE), {"hidden": 1.0}, r"dim of the teacher \(24\) .* \(16\); set hidden to 0"),
         (network(LARGE), {"begin": 3, "end": 2}, r"begin \(3: step 3\) must come before end"),
         (network(LARGE), {"begin": 9, "end": 12}, r"the run's end \(step 4\); lower begin"),
@@ -317,7 +321,7 @@ class Deaf(Pretraining):
     """A task with a training step of its own, which asks nobody."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self.weighted_loss(*self._loss_sum(self._prepare(batch, batch_idx, stage=0)))
+        return self.weighted_loss(*self._loss_sum(self.example(batch, batch_idx, training=True)))
 
 
 def test_a_task_that_asks_no_teacher_is_told_so(parent: Path) -> None:

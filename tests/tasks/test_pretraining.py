@@ -33,7 +33,9 @@ def test_every_batch_draws_by_itself() -> None:
     for seed, epoch, rank in itertools.product((0, 8, 2048, 2**32), (0, 1), (0, 1)):
         torch.manual_seed(seed)
         task._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)  # type: ignore[assignment]
-        draws += [float(torch.rand((), generator=task._generator(i, stage=0))) for i in range(9)]
+        draws += [
+            float(torch.rand((), generator=task._generator(i, training=True))) for i in range(9)
+        ]
     assert len(set(draws)) == len(draws) == 4 * 2 * 2 * 9
 
 
@@ -46,6 +48,6 @@ def test_filling_in_the_middle_is_trained_and_not_judged_by(rate: float) -> None
     task.setup("fit")
     tokens = torch.arange(65, 82)[None]
     batch = {"tokens": tokens, "documents": torch.zeros_like(tokens)}
-    trained, judged = (task._prepare(batch, 0, stage) for stage in (0, 1))
+    trained, judged = (task.example(batch, 0, training=each) for each in (True, False))
     assert torch.equal(judged.tokens, tokens[:, :-1])
     assert torch.equal(trained.tokens, judged.tokens) == (rate == 0)
