@@ -7,6 +7,7 @@ from gpt4o_lit.callbacks.distillation import Distillation
 from gpt4o_lit.callbacks.efficiency_report import EfficiencyReport
 from gpt4o_lit.callbacks.evaluate import Evaluate
 from gpt4o_lit.callbacks.explain import Explain
+from gpt4o_lit.callbacks.label_quality import LabelQuality
 from gpt4o_lit.callbacks.lora import LoRA
 from gpt4o_lit.callbacks.manifest import Manifest
 from gpt4o_lit.callbacks.metrics_log import MetricsLog
@@ -32,6 +33,7 @@ __all__ = [
     "EfficiencyReport",
     "Evaluate",
     "Explain",
+    "LabelQuality",
     "LoRA",
     "MagnitudePruning",
     "Manifest",

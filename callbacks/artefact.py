@@ -47,8 +47,7 @@ class Artefact(Callback):
                 pl_module.transformer,
                 pl_module.datamodule.tokenizer,
                 Path(trainer.default_root_dir),
-                bidirectional_prompt=saved.get("bidirectional_prompt", False),
-                source_eos=False,
+                saved,
             )
 
 

@@ -143,6 +143,18 @@ class Distillation(Callback):
                 f"max_seq_len of the teacher ({config.max_seq_len}); lower data.seq_len, or the "
                 "longest source and target"
             )
+        if run.classification is not None and not data.labelled.multi_label:
+            if run.classification["classes"] != data.classes:
+                raise ValueError(
+                    f"teacher ({run.path}) tells other classes apart "
+                    f"({', '.join(run.classification['classes'])}) than the data has; set "
+                    "labelled.classes to them, in their order"
+                )
+        elif run.classification is not None:
+            raise ValueError(
+                "Distillation compares what one class a text has, but labelled.multi_label is set; "
+                "take one of them out"
+            )
         for other in trainer.callbacks:
             cuts = isinstance(other, StructuredPruning) and other.enabled and other.cut.width
             if self.lesson.hidden and cuts:

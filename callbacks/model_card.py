@@ -50,7 +50,7 @@ def _quality(trainer: Trainer) -> str:
 
 def _deployment(cost: DeploymentCost) -> str:
     decode = cost.decode_tokens_per_second
-    written = "none (an encoder writes no text)" if decode is None else f"{decode:,.0f} tokens/s"
+    written = "none (it writes no text)" if decode is None else f"{decode:,.0f} tokens/s"
     return (
         "## What does it cost to deploy?\n\n"
         f"Measured on this machine with {cost.threads} threads, batch 1; "

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning import LightningDataModule
 
 from gpt4o_lit import configs
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.cli import RUN_DIR, ExperimentCLI, resolve
-from gpt4o_lit.data import PackedDataModule, PairsDataModule
 from gpt4o_lit.model import Transformer, TransformerConfig, count_parameters
 from gpt4o_lit.tasks import Task
 
@@ -93,7 +93,7 @@ def test_everything_in_a_config_can_be_instantiated(
     args, run = resolve(["fit", "--config", experiment, *overlays])
     cli = Instantiated(args, run)
     assert isinstance(cli.model, Task)
-    assert isinstance(cli.datamodule, PackedDataModule | PairsDataModule)
+    assert isinstance(cli.datamodule, LightningDataModule)
     assert cli.trainer.callbacks
     assert number_of_weights(cli.model.transformer_config) > 100_000
 

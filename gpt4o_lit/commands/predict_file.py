@@ -1,4 +1,4 @@
-"""`gpt4o-lit predict-file RUN IN OUT`: answer each row of a file, as the run has learned to."""
+"""`gpt4o-lit predict-file RUN IN OUT`: answer or classify each row of a file, as the run can."""
 
 import hashlib
 import json
@@ -7,18 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
 from tqdm import tqdm
 
-from gpt4o_lit.commands.run_flags import DTYPES, opened_run, prompt_format_of
+from gpt4o_lit.commands.answerers import Answerer, answerer_of
+from gpt4o_lit.commands.run_flags import DTYPES
 from gpt4o_lit.corpus.documents import Skips
 from gpt4o_lit.corpus.rows import Row, read_rows
 from gpt4o_lit.corpus.sources import file_digest
-from gpt4o_lit.corpus.template import Template
-from gpt4o_lit.generation import BeamConfig, SamplingConfig, generate, search
-from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.parse_errors import OneLineParser
-from gpt4o_lit.run_directory import RunDirectory
 from gpt4o_lit.tokenizer.load import nearest_name
 
 WINDOW = 16  # batches that are sorted by length together, and written when all of them are done
@@ -32,14 +28,23 @@ def build_parser() -> OneLineParser:
     """The verb's options."""
     parser = OneLineParser(
         "predict-file",
-        "Answer each row of a file: translate, summarize, answer, write code. What was written is "
-        "gone on from where it was stopped.",
+        "Answer each row of a file: translate, summarize, answer, write code, classify. What was "
+        "written is gone on from where it was stopped.",
         epilog=EXAMPLE,
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help="the directory that `fit` made of pairs, or a compressed one")
+    add(
+        "run",
+        metavar="RUN",
+        help="made by `fit` of pairs or labelled texts, or compressed",
+    )
     add("input", metavar="IN", nargs="?", help=".txt with a source a line, or a table as for `fit`")
-    add("output", metavar="OUT", nargs="?", help=".txt: a line each; .jsonl: the row and `output`")
+    add(
+        "output",
+        metavar="OUT",
+        nargs="?",
+        help=".txt: a line each; .jsonl: rows with `output`",
+    )
     add("--text", help="one source in place of files; the answer is printed")
     add("--columns", nargs="+", help="of a table without a header line; default: those of the run")
     add("--num_beams", type=int, default=1, help="texts searched side by side; 1: greedy")
@@ -61,82 +66,31 @@ def main(argv: list[str]) -> int:
         raise ValueError("OUT is missing; name a .txt or .jsonl file to write to")
     if args.batch_size < 1:
         raise ValueError(f"batch_size ({args.batch_size}) must be at least 1; set it to 32")
-    pairs = _pairs_of(RunDirectory.existing(args.run))
-    answerer = _Answerer(opened_run(args), args, pairs)
+    answerer = answerer_of(args)
     if args.text is not None:
-        print(answerer.answers([answerer.render(_row_of(answerer.template, args.text))])[0])
+        source = answerer.source({answerer.only_column(): args.text})
+        (answer,) = answerer.answers([source])
+        print("  ".join(str(value) for value in answer.values()))
         return 0
-    _File(answerer, args, pairs.get("columns")).answer()
+    _File(answerer, args).answer()
     return 0
-
-
-def _pairs_of(run: RunDirectory) -> dict[str, Any]:
-    """What a run's config says of its pairs."""
-    values: Any = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    for name in ("data", "init_args", "pairs"):
-        values = values.get(name) if isinstance(values, dict) else None
-    if not isinstance(values, dict):
-        raise ValueError(
-            f"{run.path} was not trained on pairs, so it answers nothing; use `gpt4o-lit generate`"
-        )
-    return values
-
-
-def _row_of(template: Template, text: str) -> dict[str, str]:
-    """A text alone as the one column of a source."""
-    if len(template.columns) != 1:
-        raise ValueError(
-            f"a source of this run has the columns {', '.join(template.columns)}, which a text "
-            "alone does not give; give a .jsonl file with all of them"
-        )
-    return {template.columns[0]: text}
-
-
-class _Answerer:
-    """A run that answers as the flags ask."""
-
-    def __init__(self, run: OpenedRun, args: Any, pairs: dict[str, Any]) -> None:
-        self.run, self.template = run, Template(pairs["source"])
-        self.longest = pairs["max_source_len"] - 1
-        most = args.max_new_tokens or pairs["max_target_len"]
-        self.batch_size = args.batch_size
-        self.beams = self.greedy = None
-        if args.num_beams == 1:
-            self.greedy = SamplingConfig(max_new_tokens=most, temperature=0.0)
-        else:
-            self.beams = BeamConfig(
-                num_beams=args.num_beams, max_new_tokens=most, length_penalty=args.length_penalty
-            )
-
-    def render(self, values: dict[str, Any]) -> list[int]:
-        """The pieces of a source, as many of them as training has seen."""
-        return self.run.tokenizer.encode(self.template.render(values))[: self.longest]
-
-    def answers(self, sources: list[list[int]]) -> list[str]:
-        """What is written for each."""
-        how: dict[str, Any] = {"prompt_format": prompt_format_of(self.run)}
-        net, tokenizer = self.run.transformer, self.run.tokenizer
-        if self.greedy is not None:
-            return generate(net, tokenizer, sources, self.greedy, **how)
-        assert self.beams is not None
-        return [texts[0][0] for texts in search(net, tokenizer, sources, self.beams, **how)]
 
 
 class _File:
     """Answers a file in order; a part of it that is there already is not made again."""
 
-    def __init__(self, answerer: _Answerer, args: Any, columns: list[str] | None) -> None:
+    def __init__(self, answerer: Answerer, args: Any) -> None:
         self.answerer, self.input, self.output = answerer, Path(args.input), Path(args.output)
         if self.output.suffix not in (".txt", ".jsonl"):
             raise ValueError(f"OUT ({self.output}) must end in .txt or .jsonl; rename it")
         if not self.input.exists():
             raise FileNotFoundError(f"{self.input} does not exist{nearest_name(self.input)}")
-        self.columns = args.columns or columns
-        self.skips = Skips(args.on_error)
+        self.columns = args.columns or answerer.columns
+        self.skips, self.batch_size = Skips(args.on_error), args.batch_size
         self.part = self.output.with_name(f"{self.output.name}.part")
         self.plan = self.output.with_name(f"{self.output.name}.part.json")
         flags = {k: v for k, v in vars(args).items() if k not in ("batch_size", "output")}
-        made_of = [flags, file_digest(args.input), file_digest(str(answerer.run.checkpoint))]
+        made_of = [flags, file_digest(args.input), file_digest(answerer.weights)]
         self.identity = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
     def answer(self) -> None:
@@ -147,7 +101,7 @@ class _File:
             pass
         if done:
             print(f"going on behind row {done:,}")
-        window = WINDOW * self.answerer.batch_size
+        window = WINDOW * self.batch_size
         with (
             self.part.open("a", encoding="utf-8") as file,
             tqdm(desc="answering", unit=" rows", initial=done) as bar,
@@ -174,29 +128,28 @@ class _File:
 
     def _rows(self) -> Iterator[Row]:
         if self.input.suffix == ".txt":
-            (column,) = _row_of(self.answerer.template, "")
-            return read_rows({column: str(self.input)})
+            return read_rows({self.answerer.only_column(): str(self.input)})
         return read_rows(str(self.input), self.columns, self.skips)
 
     def _source(self, row: Row) -> list[int]:
         try:
-            return self.answerer.render(row.values)
+            return self.answerer.source(row.values)
         except ValueError as error:
             raise ValueError(f"{row.place}: {error}") from error
 
     def _write(self, rows: list[Row], file: TextIO, bar: Any) -> None:
         sources = [self._source(row) for row in rows]
         turns = sorted(range(len(rows)), key=lambda number: len(sources[number]))
-        answers = [""] * len(rows)
-        for start in range(0, len(rows), self.answerer.batch_size):
-            batch = turns[start : start + self.answerer.batch_size]
+        answers: list[dict[str, Any]] = [{} for _ in rows]
+        for start in range(0, len(rows), self.batch_size):
+            batch = turns[start : start + self.batch_size]
             found = self.answerer.answers([sources[number] for number in batch])
-            for number, text in zip(batch, found, strict=True):
-                answers[number] = text
+            for number, answer in zip(batch, found, strict=True):
+                answers[number] = answer
             bar.update(len(batch))
-        for row, text in zip(rows, answers, strict=True):
-            line = " ".join(text.splitlines())
+        for row, answer in zip(rows, answers, strict=True):
+            line = " ".join(answer["output"].splitlines())
             if self.output.suffix == ".jsonl":
-                line = json.dumps({**row.values, "output": text}, ensure_ascii=False, default=str)
+                line = json.dumps({**row.values, **answer}, ensure_ascii=False, default=str)
             file.write(line + "\n")
         file.flush()

@@ -91,7 +91,7 @@ def cut_(network: Transformer, kept: Kept) -> dict[nn.Parameter, Axes | None]:
         expected = getattr(module, leaf).shape
         assert parameter.shape == expected, f"{to} is {parameter.shape}, not {expected}"
         setattr(module, leaf, parameter)
-    if network.config.tie_embeddings:
+    if network.config.ties_head:
         smaller.head.weight = smaller.tokens.weight
     for part in smaller.modules():
         if isinstance(part, FixedTable):

@@ -2,21 +2,25 @@
 
 from gpt4o_lit.corpus.config import CorpusConfig
 from gpt4o_lit.corpus.corpus import Corpus, Split
+from gpt4o_lit.corpus.examples import Examples, ExampleSplit
+from gpt4o_lit.corpus.labelled import LabelledConfig, prepare_labelled
 from gpt4o_lit.corpus.packing import order, shard
-from gpt4o_lit.corpus.pairs import Pairs, PairsConfig, PairSplit, prepare_pairs
+from gpt4o_lit.corpus.pairs import PairsConfig, prepare_pairs
 from gpt4o_lit.corpus.prepare import prepare
 from gpt4o_lit.corpus.texts import documents_of
 
 __all__ = [
     "Corpus",
     "CorpusConfig",
-    "PairSplit",
-    "Pairs",
+    "ExampleSplit",
+    "Examples",
+    "LabelledConfig",
     "PairsConfig",
     "Split",
     "documents_of",
     "order",
     "prepare",
+    "prepare_labelled",
     "prepare_pairs",
     "shard",
 ]

@@ -1,7 +1,15 @@
 """Data modules: the text as Lightning sees it."""
 
+from gpt4o_lit.data.labelled import LabelledDataModule
 from gpt4o_lit.data.loader import PackedLoader
 from gpt4o_lit.data.packed import PackedDataModule
-from gpt4o_lit.data.pairs import PairsDataModule, PairsLoader
+from gpt4o_lit.data.pairs import PairsDataModule
+from gpt4o_lit.data.tables import BucketLoader
 
-__all__ = ["PackedDataModule", "PackedLoader", "PairsDataModule", "PairsLoader"]
+__all__ = [
+    "BucketLoader",
+    "LabelledDataModule",
+    "PackedDataModule",
+    "PackedLoader",
+    "PairsDataModule",
+]

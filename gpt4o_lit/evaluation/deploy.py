@@ -28,7 +28,7 @@ class DeploymentCost:
     prefill_tokens_per_second: float
     """Tokens read per second, one row of the whole context."""
     decode_tokens_per_second: float | None
-    """Tokens written per second at batch 1; None for an encoder, which writes none."""
+    """Tokens written per second at batch 1; None for what writes none."""
     threads: int
     """Threads that were used."""
     weights: str
@@ -58,7 +58,8 @@ def measure_here(transformer: Transformer, num_tokens: int = 64) -> DeploymentCo
     """Measure in this process; the peak memory is that of all it has done so far."""
     transformer.eval()
     prefill = _prefill_speed(transformer)
-    decode = None if transformer.decoder is None else _decode_speed(transformer, num_tokens)
+    writes = transformer.decoder is not None and transformer.config.num_classes is None
+    decode = _decode_speed(transformer, num_tokens) if writes else None
     return DeploymentCost(
         weight_bytes=weight_bytes(transformer),
         peak_memory_bytes=peak_memory(),

@@ -66,6 +66,10 @@ def group_prompts(
     Raises:
         ValueError: a prompt is longer than the context, or the network is an encoder alone.
     """
+    if transformer.config.num_classes is not None:
+        raise ValueError(
+            "this network tells classes apart and writes no text; use `gpt4o-lit predict-file`"
+        )
     if transformer.decoder is None:
         raise ValueError(
             "this network is an encoder, which writes no text; use `fill` for its masks"

@@ -59,7 +59,7 @@ def _collect(
             adapted |= _parts(rule, *(state[f"{layer}.low_rank.{part}"] for part in "AB"))
         elif layer in settings["trained"]:
             whole |= rule.write(state[rule.ours])
-    if config.tie_embeddings and "tokens" in settings["trained"]:
+    if config.ties_head and "tokens" in settings["trained"]:
         whole[names.head] = state["tokens.weight"]  # their copies of trained layers are not tied
     return adapted, whole
 

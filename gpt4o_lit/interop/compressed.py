@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,23 +29,25 @@ from gpt4o_lit.tokenizer import Tokenizer
 
 VERSION = 1
 KEPT, VALUES = ".kept", ".values"
+USES = ("bidirectional_prompt", "source_eos", "classification")
+"""Keys of a checkpoint, and of NETWORK, that say how the network is used; each may be missing."""
 
 
 def save_compressed(
     network: Transformer,
     tokenizer: Tokenizer,
     directory: Path,
-    *,
-    bidirectional_prompt: bool,
-    source_eos: bool,
+    used_as: Mapping[str, Any],
 ) -> None:
     """Write the weights in the form that takes the fewest bytes, and NETWORK beside them.
+
+    `used_as` is what a checkpoint says of how texts are put before the network, by USES.
 
     Numbers of 4 bits lie two to a byte, scales are bfloat16. Where enough numbers are 0, a bit for
     each says whether it is there, and those that are follow one another.
     """
     formats = formats_of(network)
-    tied = network.config.tie_embeddings
+    tied = network.config.ties_head
     tensors: dict[str, Tensor] = {}
     sparse: dict[str, list[int]] = {}
     for name, tensor in network.state_dict().items():
@@ -65,8 +68,7 @@ def save_compressed(
         "transformer_config": network.config.to_dict(),
         "formats": {name: asdict(format) for name, format in formats.items()},
         "sparse": sparse,
-        "bidirectional_prompt": bidirectional_prompt,
-        "source_eos": source_eos,
+        **{name: used_as[name] for name in USES if name in used_as},
     }
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory / "tokenizer")
@@ -109,12 +111,12 @@ def load_compressed(directory: Path) -> tuple[Transformer, dict[str, Any]]:
             weights[name] = QuantizedWeight(WeightFormat(**values), *layer.weight.shape)
     place_(network, weights)
     state = _read(directory / SINGLE, settings["sparse"])
-    if config.tie_embeddings:
+    if config.ties_head:
         tied = [name for name in state if name.startswith("tokens.weight")]
         state |= {name.replace("tokens", "head", 1): state[name] for name in tied}
     _require_fit(network, state, directory / SINGLE)
     network.load_state_dict(state, assign=True)
-    if config.tie_embeddings:
+    if config.ties_head:
         network.head.weight = network.tokens.weight
     for part in network.modules():
         if isinstance(part, FixedTable):

@@ -79,7 +79,7 @@ def _write_checkpoint(model: HuggingFaceModel, others: dict[str, Any], path: Pat
             PREFIX + name: torch.empty(rule.shape, dtype=model.dtype(name))
             for name, rule in model.rules.items()
         }
-        if model.config.tie_embeddings:
+        if model.config.ties_head:
             state[f"{PREFIX}head.weight"] = state[f"{PREFIX}tokens.weight"]
         config = model.config.to_dict()
         torch.save({"state_dict": state, "transformer_config": config, **others}, path)

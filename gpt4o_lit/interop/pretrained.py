@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from gpt4o_lit.interop.run import load_checkpoint, read_config, read_weights
-from gpt4o_lit.model import StackConfig, TransformerConfig
+from gpt4o_lit.model import StackConfig, Transformer, TransformerConfig
 from gpt4o_lit.run_directory import RunDirectory
 
 BY_PIECE = ("tokens.weight", "head.weight", "head.bias")
+HEAD = frozenset({"head.weight", "head.bias"})
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,29 @@ class Pretrained:
                 f" to class_path gpt4o_lit.tokenizer.LoadTokenizer, init_args.path {run}"
             )
 
-    def weights(self, vocab_size: int) -> dict[str, Tensor]:
-        """The weights, with rows for as many pieces: new ones are the mean of those that are there
-        and a little noise, so that they are no likelier than the rest (arXiv:2110.07038)."""
+    def fill_(self, network: Transformer) -> None:
+        """Give a network the weights; a head that scores something else keeps its own.
+
+        Rows of new pieces are the mean of those that are there and a little noise, so that they
+        are no likelier than the rest (arXiv:2110.07038).
+        """
+        config = network.config
+        vocab_size = config.vocab_size or 0
         state = read_weights(self.saved)
+        new_head = config.num_classes is not None or self.config.num_classes is not None
+        if new_head:
+            state = {name: weight for name, weight in state.items() if name not in HEAD}
         for name in BY_PIECE:
             if name in state and len(state[name]) < vocab_size:
                 state[name] = _extended(state[name], vocab_size)
-        if self.config.tie_embeddings:
+        if config.ties_head:
             state["head.weight"] = state["tokens.weight"]
-        return state
+        missing, unexpected = network.load_state_dict(state, strict=False)
+        if unexpected or (missing and not new_head) or not set(missing) <= HEAD:
+            raise ValueError(
+                f"{self.path} does not fit the network: {[*missing, *unexpected][0]} is in one of "
+                "them alone; leave transformer to the run"
+            )
 
 
 def with_dropout(config: TransformerConfig, dropout: float | None) -> TransformerConfig:

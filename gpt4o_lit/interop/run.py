@@ -10,7 +10,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from gpt4o_lit.interop.compressed import is_compressed, load_compressed, save_compressed
+from gpt4o_lit.interop.compressed import (
+    USES,
+    is_compressed,
+    load_compressed,
+    save_compressed,
+)
 from gpt4o_lit.interop.files import SINGLE
 from gpt4o_lit.model import Transformer, TransformerConfig
 from gpt4o_lit.model.low_rank import merged_state
@@ -37,10 +42,12 @@ class OpenedRun:
     """The run's directory."""
     add_bos: bool
     """Whether the corpus of the run has bos before each document."""
-    bidirectional_prompt: bool
+    bidirectional_prompt: bool = False
     """Whether the run has learned to read the beginning of a document both ways (prefix LM)."""
     source_eos: bool = False
     """Whether what its encoder reads for its decoder has always ended with eos (T5, Marian)."""
+    classification: dict[str, Any] | None = None
+    """Of what tells classes apart: `classes` (their names), `pool` and `multi_label`."""
 
 
 def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> OpenedRun:
@@ -70,9 +77,7 @@ def open_run(path: Path | str, checkpoint: Literal["best", "last"] = "best") -> 
         file,
         run.path,
         add_bos=_adds_bos(run.config),
-        # Checkpoints of what has not learned such a thing lack the key.
-        bidirectional_prompt=bool(saved.get("bidirectional_prompt", False)),
-        source_eos=bool(saved.get("source_eos", False)),
+        **{name: saved[name] for name in USES if name in saved},
     )
 
 
@@ -82,8 +87,7 @@ def save_opened(opened: OpenedRun, directory: Path) -> None:
         opened.transformer,
         opened.tokenizer,
         directory,
-        bidirectional_prompt=opened.bidirectional_prompt,
-        source_eos=opened.source_eos,
+        {name: getattr(opened, name) for name in USES},
     )
     shutil.copy2(RunDirectory(opened.path).config, directory / "config.yaml")
 
@@ -96,8 +100,7 @@ def _open_compressed(run: RunDirectory) -> OpenedRun:
         run.path / SINGLE,
         run.path,
         add_bos=_adds_bos(run.config),
-        bidirectional_prompt=settings["bidirectional_prompt"],
-        source_eos=settings["source_eos"],
+        **{name: settings[name] for name in USES if name in settings},
     )
 
 
@@ -158,7 +161,7 @@ def _filled(config: TransformerConfig, weights: dict[str, Tensor], file: Path) -
             f"{unfit[0]}; use the version of gpt4o-lit that wrote it"
         )
     transformer.to_empty(device="cpu")
-    if config.tie_embeddings:
+    if config.ties_head:
         transformer.head.weight = transformer.tokens.weight
     transformer.load_state_dict(weights)
     for part in transformer.modules():

@@ -47,9 +47,9 @@ class Rule:
 def rules(config: TransformerConfig, names: Names) -> Iterator[Rule]:
     """How each tensor of a model is stored; a tied output matrix is not."""
     for ours, shape in our_shapes(config).items():
-        if ours == "head.weight" and config.tie_embeddings:
+        if ours == "head.weight" and config.ties_head:
             continue
-        theirs = names.theirs(ours, config.tie_embeddings)
+        theirs = names.theirs(ours, config.ties_head)
         transposed = names.transposed and ".blocks." in ours and len(shape) == 2
         stored = _parts(ours, shape, len(theirs), config)
         if transposed:

@@ -240,6 +240,8 @@ class TransformerConfig:
     """Longest row; learned positions have one vector for each place."""
     tie_embeddings: bool = True
     """Use the token vectors as the output matrix too."""
+    num_classes: int | None = None
+    """Classes that the head scores by a matrix and a bias of its own. Default: it scores pieces."""
     head_transform: bool = False
     """A dense layer, gelu and norm before the output matrix (BERT)."""
     head_bias: bool = False
@@ -253,8 +255,9 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         _check_positive(
-            self, "vocab_size", "max_seq_len", "head_scale", "logit_softcap", "init_std"
-        )
+            self, "vocab_size", "max_seq_len", "num_classes", "head_scale", "logit_softcap",
+            "init_std",
+        )  # fmt: skip
         if self.encoder and self.decoder and self.encoder.dim != self.decoder.dim:
             raise ValueError(
                 f"decoder.dim ({self.decoder.dim}) must equal encoder.dim ({self.encoder.dim}), "
@@ -272,6 +275,18 @@ class TransformerConfig:
         if self.encoder is not None:
             return "encoder" if self.decoder is None else "encoder_decoder"
         return "none" if self.decoder is None else "decoder"
+
+    @property
+    def ties_head(self) -> bool:
+        """Whether the output matrix is that of the token vectors."""
+        return self.tie_embeddings and self.num_classes is None
+
+    @property
+    def num_outputs(self) -> int:
+        """What the head scores: classes, or pieces."""
+        outputs = self.num_classes or self.vocab_size
+        assert outputs is not None, "num_outputs needs vocab_size"
+        return outputs
 
     @property
     def output_stack(self) -> StackConfig:

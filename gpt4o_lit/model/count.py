@@ -16,10 +16,10 @@ def count_parameters(config: TransformerConfig) -> dict[str, int]:
         if stack is not None:
             for kind, number in _count_stack(stack, cross, config.max_seq_len).items():
                 counts[kind] += number
-    if not config.tie_embeddings:
-        counts["head"] += config.vocab_size * config.dim
-    if config.head_bias:
-        counts["head"] += config.vocab_size
+    if not config.ties_head:
+        counts["head"] += config.num_outputs * config.dim
+    if config.head_bias or config.num_classes is not None:
+        counts["head"] += config.num_outputs
     if config.head_transform:
         counts["head"] += config.dim * (config.dim + 1) + _norm(config.output_stack)
     counts["total"] = sum(counts.values())
@@ -49,7 +49,7 @@ def training_flops(
         source: Tokens that the encoder of an encoder-decoder reads.
     """
     assert config.vocab_size is not None, "training_flops needs vocab_size"
-    total = 6.0 * config.vocab_size * config.dim * asked
+    total = 6.0 * config.num_outputs * config.dim * asked
     if config.head_transform:
         total += 6.0 * config.dim**2 * target
     if config.encoder is not None:

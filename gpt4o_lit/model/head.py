@@ -1,4 +1,4 @@
-"""From hidden states to a score for each piece of the vocabulary."""
+"""From hidden states to a score for each piece of the vocabulary, or for each class."""
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +16,17 @@ class Head(nn.Module, HasMatrix):
 
     def __init__(self, config: TransformerConfig, tokens: Embedding) -> None:
         super().__init__()
-        assert config.vocab_size is not None
         stack = config.output_stack
         self.scale, self.softcap = config.head_scale, config.logit_softcap
         self.transform = Linear(config.dim, config.dim) if config.head_transform else None
         self.norm = make_norm(config.dim, stack.norm) if config.head_transform else None
         self.weight = (
             tokens.weight
-            if config.tie_embeddings
-            else nn.Parameter(torch.empty(config.vocab_size, config.dim))
+            if config.ties_head
+            else nn.Parameter(torch.empty(config.num_outputs, config.dim))
         )
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_bias else None
+        has_bias = config.head_bias or config.num_classes is not None
+        self.bias = nn.Parameter(torch.zeros(config.num_outputs)) if has_bias else None
 
     def features(self, hidden_BTD: Tensor) -> Tensor:
         """What the output matrix is applied to: transformed and scaled hidden states."""

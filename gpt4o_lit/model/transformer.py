@@ -56,7 +56,7 @@ class Transformer(nn.Module):
         if self.tokens.weight.is_meta:
             return
         initialize_(self, self.config.init_std)
-        if not self.config.tie_embeddings:
+        if not self.config.ties_head:
             nn.init.normal_(self.head.weight, std=self.config.init_std)
         if self.head.bias is not None:
             nn.init.zeros_(self.head.bias)

@@ -65,10 +65,10 @@ class Task(LightningModule):
         """Build the network once; Lightning calls this again for validation and test."""
         if hasattr(self, "transformer"):
             return
-        self.transformer_config = config = self._with_vocabulary(self.transformer_config)
+        self.transformer_config = config = self._completed(self.transformer_config)
         self.transformer = Transformer(config)
         if self.pretrained is not None and self.trainer.ckpt_path is None:
-            self.transformer.load_state_dict(self.pretrained.weights(config.vocab_size or 0))
+            self.pretrained.fill_(self.transformer)
         self._finish_network()
 
     def _finish_network(self) -> None:
@@ -77,7 +77,9 @@ class Task(LightningModule):
         if self.compile_network:
             compile_(self.transformer)
 
-    def _with_vocabulary(self, config: TransformerConfig) -> TransformerConfig:
+    def _completed(self, config: TransformerConfig) -> TransformerConfig:
+        """The config with what the data says: as many pieces as its tokenizer has, no classes."""
+        config = replace(config, num_classes=None)
         tokenizer = self.datamodule.tokenizer
         pieces = tokenizer.vocab_size
         if self.pretrained is not None:

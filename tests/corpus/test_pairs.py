@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpt4o_lit.corpus import Pairs, PairsConfig, prepare_pairs
+from gpt4o_lit.corpus import Examples, PairsConfig, prepare_pairs
+from gpt4o_lit.corpus.pairs import texts_of
 from gpt4o_lit.tokenizer import Bytes, ByteTokenizer, Tokenizer, TokenizerRecipe
 
 ROWS = [(f"source {number}", f"target of {number}") for number in range(40)]
@@ -32,12 +33,12 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def prepare(table: Path, **settings: Any) -> Pairs:
+def prepare(table: Path, **settings: Any) -> Examples:
     settings = {"train": str(table), "columns": ["source", "target"]} | settings
     return prepare_pairs(PairsConfig(**settings), Bytes(), table.parent / "pairs")
 
 
-def texts(pairs: Pairs, split: str) -> list[tuple[str, str]]:
+def texts(pairs: Examples, split: str) -> list[tuple[str, str]]:
     """The texts of a split as its tokens say them."""
     opened = pairs.split(split)
     decode = pairs.tokenizer.decode
@@ -52,7 +53,7 @@ def test_each_pair_goes_to_one_split_and_is_what_the_table_says(table: Path) -> 
     found = {split: texts(pairs, split) for split in ("train", "valid", "test")}
     assert sorted(pair for pairs in found.values() for pair in pairs) == sorted(ROWS)
     assert all(found.values())
-    said = [(pair.source, pair.references[0]) for pair in pairs.texts("valid")]
+    said = [(pair.source, pair.references[0]) for pair in texts_of(pairs, "valid")]
     assert said == found["valid"]
 
 
@@ -65,7 +66,7 @@ def test_templates_make_both_sides_and_all_references(tmp_path: Path) -> None:
         target="{answers}", references=["{answers}", "{other}"],
     )  # fmt: skip
     assert texts(pairs, "train") == [("answer: who?", "a"), ("answer: what?", "c")]
-    assert [pair.references for pair in pairs.texts("test")] == [["a", "b"], ["c", "d"]]
+    assert [pair.references for pair in texts_of(pairs, "test")] == [["a", "b"], ["c", "d"]]
 
 
 def test_nothing_is_made_anew_until_something_changes(table: Path) -> None:
@@ -83,7 +84,7 @@ def test_nothing_is_made_anew_until_something_changes(table: Path) -> None:
 def test_what_was_killed_before_its_end_is_made_anew(table: Path) -> None:
     whole = texts(prepare(table), "train")
     folder = table.parent / "pairs"
-    (folder / "pairs.json").unlink()
+    (folder / "examples.json").unlink()
     (folder / "train-source.bin").write_bytes(b"half")
     (folder / "train-target.bin.77.part").write_bytes(b"half")
     assert texts(prepare(table), "train") == whole
@@ -92,8 +93,8 @@ def test_what_was_killed_before_its_end_is_made_anew(table: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "settings", "kind", "message"),
     [
-        ("\tno source", {}, "empty source", "train.tsv:41: its source is empty"),
-        ("no target\t ", {}, "empty target", "train.tsv:41: its target is empty"),
+        ("\tno source", {}, "unfit row", "train.tsv:41: its source is empty"),
+        ("no target\t ", {}, "unfit row", "train.tsv:41: its target is empty"),
         ("alone", {}, None, "train.tsv:41"),
         ("a\tb", {"source": "{zh}"}, "unfit row", "no column 'zh'"),
         ("x" * 300 + "\tlong", {"too_long": "raise"}, None, "train.tsv:41: its source has 300"),
@@ -109,7 +110,7 @@ def test_faults_are_named_with_their_line_or_counted(
         return
     counts = prepare(table, on_error="skip", valid_fraction=0.0).counts["train"]
     assert counts[kind] == 1
-    assert counts["pairs"] == len(ROWS)
+    assert counts["examples"] == len(ROWS)
 
 
 @pytest.mark.parametrize(("too_long", "pairs", "pieces"), [("skip", 40, 0), ("truncate", 41, 15)])
@@ -119,7 +120,7 @@ def test_long_pairs_are_left_out_or_cut_and_counted(
     table.write_text(table.read_text() + "x" * 300 + "\tlong\n", encoding="utf-8")
     made = prepare(table, too_long=too_long, max_source_len=16, valid_fraction=0.0)
     assert made.counts["train"]["source too long"] == 1
-    assert made.counts["train"]["pairs"] == pairs
+    assert made.counts["train"]["examples"] == pairs
     if pieces:
         assert int(made.split("train").lengths[-1, 0]) == pieces
 
@@ -131,7 +132,7 @@ def test_files_of_others_are_left_alone(table: Path) -> None:
 
 def test_a_split_that_is_empty_is_named(table: Path) -> None:
     pairs = prepare(table, valid_fraction=0.0)
-    with pytest.raises(ValueError, match=r"split valid is empty; give pairs\.valid"):
+    with pytest.raises(ValueError, match=r"split valid is empty; give data's valid"):
         pairs.split("valid")
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from gpt4o_lit.corpus import PairsConfig
-from gpt4o_lit.data import PairsDataModule, PairsLoader
+from gpt4o_lit.data import BucketLoader, PairsDataModule
+from gpt4o_lit.data.pairs import CollatePairs
 from gpt4o_lit.tokenizer import Bytes
 
 IGNORED = -100
@@ -27,9 +28,10 @@ def data(tmp_path: Path) -> PairsDataModule:
     return module
 
 
-def loader(data: PairsDataModule, **settings: Any) -> PairsLoader:
-    settings = {"tokenizer": data.tokenizer, "batch_tokens": 100, "joined": False} | settings
-    return PairsLoader(data._opened().split("train"), **settings)
+def loader(data: PairsDataModule, **settings: Any) -> BucketLoader:
+    collate = CollatePairs(data.tokenizer.pad_id, data.tokenizer.eos_id, joined=False)
+    settings = {"collate": collate, "batch_tokens": 100} | settings
+    return BucketLoader(data.examples.split("train"), **settings)
 
 
 def said(batch: dict[str, Any]) -> list[list[int]]:

@@ -9,6 +9,7 @@ import torch
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.metrics_log import read_metrics
 from gpt4o_lit.interop.pretrained import Pretrained
+from gpt4o_lit.interop.run import read_weights
 from tests.conftest import Saved
 from tests.end_to_end.conftest import load, weights
 from tests.end_to_end.test_fit import assert_equal, fit
@@ -63,7 +64,7 @@ def test_an_imported_model_is_fine_tuned_and_gets_the_pieces_it_lacks(
     rows = base.config.vocab_size or 0
     extended = after["transformer.tokens.weight"]
     assert len(extended) > rows
-    torch.testing.assert_close(extended[:rows], base.weights(rows)["tokens.weight"])
+    torch.testing.assert_close(extended[:rows], read_weights(base.saved)["tokens.weight"])
     spread = (extended[rows:] - extended[:rows].mean(0)).std()
     assert 0 < spread < 0.05 * extended[:rows].std()
     assert main(["generate", "run", "--prompt", "the cat", "--max_new_tokens", "3"]) == 0

@@ -28,7 +28,7 @@ def rounded(net: Transformer, formats: Formats) -> Transformer:
 
 def save(net: Transformer, directory: Path) -> int:
     """Bytes of the weights."""
-    save_compressed(net, ByteTokenizer(), directory, bidirectional_prompt=True, source_eos=False)
+    save_compressed(net, ByteTokenizer(), directory, {"bidirectional_prompt": True})
     return (directory / SINGLE).stat().st_size
 
 

@@ -1,0 +1,137 @@
+"""What a run makes of sources: texts that it writes, or classes that it gives."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import yaml
+
+from gpt4o_lit.commands.run_flags import opened_run, prompt_format_of
+from gpt4o_lit.corpus.labelled import joined, texts_of_row
+from gpt4o_lit.corpus.template import Template
+from gpt4o_lit.generation import BeamConfig, SamplingConfig, generate, search
+from gpt4o_lit.interop.run import OpenedRun
+from gpt4o_lit.model.pool import class_scores
+from gpt4o_lit.run_directory import RunDirectory
+
+Source = list[int]
+Answer = dict[str, Any]
+"""`output`, and what else is known of it."""
+
+
+class Answerer(ABC):
+    """A run, and what its config says of rows."""
+
+    def __init__(self, run: OpenedRun, settings: Mapping[str, Any], templates: list[str]) -> None:
+        self.run, self.templates = run, [Template(text) for text in templates]
+        self.columns: list[str] | None = settings.get("columns")
+        """Of tables without a header line, as the run had them."""
+
+    @property
+    def weights(self) -> str:
+        """The file of its weights."""
+        return str(self.run.checkpoint)
+
+    def only_column(self) -> str:
+        """The one column of a source that is a text alone."""
+        columns = [name for template in self.templates for name in template.columns]
+        if len(columns) != 1:
+            raise ValueError(
+                f"a source of this run has the columns {', '.join(columns)}, which a text alone "
+                "does not give; give a .jsonl file with all of them"
+            )
+        return columns[0]
+
+    @abstractmethod
+    def source(self, values: Mapping[str, Any]) -> Source:
+        """The pieces of a row's source, as many of them as training has seen."""
+
+    @abstractmethod
+    def answers(self, sources: Sequence[Source]) -> list[Answer]:
+        """What is answered to each."""
+
+
+class _Writer(Answerer):
+    """Writes texts, by one beam or several."""
+
+    def __init__(self, run: OpenedRun, settings: Mapping[str, Any], args: Any) -> None:
+        super().__init__(run, settings, [settings["source"]])
+        self.longest = settings["max_source_len"] - 1
+        most = args.max_new_tokens or settings["max_target_len"]
+        self.greedy = SamplingConfig(max_new_tokens=most, temperature=0.0)
+        self.beams = BeamConfig(
+            num_beams=args.num_beams, max_new_tokens=most, length_penalty=args.length_penalty
+        )
+
+    def source(self, values: Mapping[str, Any]) -> Source:
+        return self.run.tokenizer.encode(self.templates[0].render(values))[: self.longest]
+
+    def answers(self, sources: Sequence[Source]) -> list[Answer]:
+        how: dict[str, Any] = {"prompt_format": prompt_format_of(self.run)}
+        net, tokenizer = self.run.transformer, self.run.tokenizer
+        if self.beams.num_beams == 1:
+            texts = generate(net, tokenizer, sources, self.greedy, **how)
+        else:
+            texts = [best[0][0] for best in search(net, tokenizer, sources, self.beams, **how)]
+        return [{"output": text} for text in texts]
+
+
+class _Classifier(Answerer):
+    """Gives names of classes, and how likely each is."""
+
+    def __init__(self, run: OpenedRun, settings: Mapping[str, Any], args: Any) -> None:
+        text = settings["text"]
+        super().__init__(run, settings, [text] if isinstance(text, str) else text)
+        assert run.classification is not None
+        self.room = settings["max_len"] - 2
+        self.classes: list[str] = run.classification["classes"]
+        for name in ("num_beams", "length_penalty", "max_new_tokens"):
+            if getattr(args, name) not in (None, 1):
+                raise ValueError(f"--{name} is for runs that write; leave it out")
+
+    def source(self, values: Mapping[str, Any]) -> Source:
+        tokenizer = self.run.tokenizer
+        texts = texts_of_row(self.templates, values)
+        pieces = joined(tokenizer.encode_batch(texts), tokenizer, self.room)
+        return [tokenizer.bos_id, *pieces, tokenizer.eos_id]
+
+    @torch.inference_mode()
+    def answers(self, sources: Sequence[Source]) -> list[Answer]:
+        told = self.run.classification
+        assert told is not None
+        pad_id, longest = self.run.tokenizer.pad_id, max(map(len, sources))
+        fillings = [longest - len(source) for source in sources]
+        both = list(zip(sources, fillings, strict=True))
+        tokens_BT = torch.tensor([[*source, *[pad_id] * n] for source, n in both])
+        documents_BT = torch.tensor([[0] * len(source) + [-1] * n for source, n in both])
+        scores_BC = class_scores(self.run.transformer, tokens_BT, documents_BT, told["pool"])
+        several = told["multi_label"]
+        chances_BC = scores_BC.float().sigmoid() if several else scores_BC.float().softmax(1)
+        answers = []
+        for row in chances_BC.tolist():
+            chances = dict(zip(self.classes, (round(p, 6) for p in row), strict=True))
+            best = max(chances, key=lambda name: chances[name])
+            names = [name for name, p in chances.items() if p >= 0.5] if several else [best]
+            answers.append({"output": ", ".join(names), "probabilities": chances})
+        return answers
+
+
+def answerer_of(args: Any) -> Answerer:
+    """The run that the flags name, ready to answer.
+
+    Raises:
+        ValueError: it was trained neither on pairs nor on labelled texts.
+    """
+    config = RunDirectory.existing(args.run).config
+    values: Any = yaml.safe_load(config.read_text(encoding="utf-8"))
+    data = values.get("data") if isinstance(values, dict) else None
+    settings = (data or {}).get("init_args") or {}
+    if "pairs" in settings:
+        return _Writer(opened_run(args), settings["pairs"], args)
+    if "labelled" in settings:
+        return _Classifier(opened_run(args), settings["labelled"], args)
+    raise ValueError(
+        f"{args.run} was trained neither on pairs nor on labelled texts, so it answers nothing; "
+        "use `gpt4o-lit generate`"
+    )
