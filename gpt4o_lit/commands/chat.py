@@ -13,10 +13,11 @@ from gpt4o_lit.commands.run_flags import (
     prompt_format_of,
     sampling_config,
 )
-from gpt4o_lit.generation import Conversation, Message, SamplingConfig, stream
+from gpt4o_lit.generation import Conversation, SamplingConfig, stream
 from gpt4o_lit.interop.engines import Engine
 from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.parse_errors import OneLineParser
+from gpt4o_lit.tokenizer import Message
 
 COMMANDS = """  /reset          forget the conversation, but not the system message
   /system TEXT    say who the assistant is (no TEXT: take it away)

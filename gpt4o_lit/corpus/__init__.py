@@ -1,6 +1,7 @@
 """Text files to memory-mapped shards of tokens, and windows out of them."""
 
 from gpt4o_lit.corpus.config import CorpusConfig
+from gpt4o_lit.corpus.conversations import ConversationsConfig, prepare_conversations
 from gpt4o_lit.corpus.corpus import Corpus, Split
 from gpt4o_lit.corpus.examples import Examples, ExampleSplit
 from gpt4o_lit.corpus.labelled import LabelledConfig, prepare_labelled
@@ -10,6 +11,7 @@ from gpt4o_lit.corpus.prepare import prepare
 from gpt4o_lit.corpus.texts import documents_of
 
 __all__ = [
+    "ConversationsConfig",
     "Corpus",
     "CorpusConfig",
     "ExampleSplit",
@@ -20,6 +22,7 @@ __all__ = [
     "documents_of",
     "order",
     "prepare",
+    "prepare_conversations",
     "prepare_labelled",
     "prepare_pairs",
     "shard",

@@ -1,5 +1,6 @@
 """Data modules: the text as Lightning sees it."""
 
+from gpt4o_lit.data.conversations import ConversationsDataModule
 from gpt4o_lit.data.labelled import LabelledDataModule
 from gpt4o_lit.data.loader import PackedLoader
 from gpt4o_lit.data.packed import PackedDataModule
@@ -8,6 +9,7 @@ from gpt4o_lit.data.tables import BucketLoader
 
 __all__ = [
     "BucketLoader",
+    "ConversationsDataModule",
     "LabelledDataModule",
     "PackedDataModule",
     "PackedLoader",

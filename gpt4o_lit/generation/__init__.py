@@ -1,7 +1,7 @@
 """Writing text with a trained network."""
 
 from gpt4o_lit.generation.beam import BeamConfig, Hypothesis, beam_search
-from gpt4o_lit.generation.chat import Conversation, Message
+from gpt4o_lit.generation.chat import Conversation
 from gpt4o_lit.generation.constraint import Constraint, Pattern
 from gpt4o_lit.generation.decode import decode
 from gpt4o_lit.generation.fill import fill
@@ -16,7 +16,6 @@ __all__ = [
     "Conversation",
     "Draft",
     "Hypothesis",
-    "Message",
     "Pattern",
     "Prompt",
     "PromptFormat",

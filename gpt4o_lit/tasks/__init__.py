@@ -1,8 +1,9 @@
 """Tasks: what is learned, as Lightning sees it."""
 
 from gpt4o_lit.tasks.classification import Classification
+from gpt4o_lit.tasks.instruction_tuning import InstructionTuning
 from gpt4o_lit.tasks.pretraining import Pretraining
 from gpt4o_lit.tasks.sequence_to_sequence import SequenceToSequence
 from gpt4o_lit.tasks.task import Task
 
-__all__ = ["Classification", "Pretraining", "SequenceToSequence", "Task"]
+__all__ = ["Classification", "InstructionTuning", "Pretraining", "SequenceToSequence", "Task"]

@@ -54,13 +54,9 @@ class Classification(Task):
                 "Classification reads a text with one stack, but the config gives encoder and "
                 "decoder; leave one out"
             )
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f"label_smoothing ({label_smoothing}) must be at least 0 and below 1; set it to 0.1"
-            )
         is_encoder = self.transformer_config.decoder is None
         self.pool: Pool = pool or ("mean" if is_encoder else "last")
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = self._share("label_smoothing", label_smoothing)
 
     def setup(self, stage: str) -> None:
         """Refuse texts that are longer than the network reads."""

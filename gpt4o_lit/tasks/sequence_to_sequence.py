@@ -42,11 +42,7 @@ class SequenceToSequence(TokenPrediction):
                 "transformer has no decoder to say the target; give decoder, with or without an "
                 "encoder"
             )
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f"label_smoothing ({label_smoothing}) must be at least 0 and below 1; set it to 0.1"
-            )
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = self._share("label_smoothing", label_smoothing)
 
     @property
     def source_eos(self) -> bool:

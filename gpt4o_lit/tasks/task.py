@@ -56,6 +56,13 @@ class Task(LightningModule):
         self._running = torch.zeros(2, dtype=torch.float64)
         self._logged_step = 0
 
+    @staticmethod
+    def _share(name: str, value: float) -> float:
+        """The value of an option that is a share and not all."""
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} ({value}) must be at least 0 and below 1; set it to 0.1")
+        return value
+
     @property
     def datamodule(self) -> Any:
         """The data module of the run; it has the tokenizer."""

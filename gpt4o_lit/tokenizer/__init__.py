@@ -1,6 +1,7 @@
 """Text to token ids and back: SentencePiece, bytes, characters, Hugging Face's files."""
 
 from gpt4o_lit.tokenizer.byte_level import ByteTokenizer
+from gpt4o_lit.tokenizer.conversation import Message, Role, message_ids
 from gpt4o_lit.tokenizer.hugging_face import FastTokenizer, SpecialNames
 from gpt4o_lit.tokenizer.load import load_tokenizer
 from gpt4o_lit.tokenizer.marian import MarianTokenizer, load_marian
@@ -20,6 +21,8 @@ __all__ = [
     "FastTokenizer",
     "LoadTokenizer",
     "MarianTokenizer",
+    "Message",
+    "Role",
     "SentencePieceTokenizer",
     "SpecialNames",
     "Tokenizer",
@@ -28,4 +31,5 @@ __all__ = [
     "TrainSentencePiece",
     "load_marian",
     "load_tokenizer",
+    "message_ids",
 ]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpt4o_lit.__main__ import main
-from gpt4o_lit.generation import Conversation, Message, SamplingConfig, stream
-from gpt4o_lit.tokenizer import ByteTokenizer
+from gpt4o_lit.generation import Conversation, SamplingConfig, stream
+from gpt4o_lit.tokenizer import ByteTokenizer, Message
 from tests.commands.conftest import MakeRun, packed
 
 Say = Callable[..., tuple[str, str]]

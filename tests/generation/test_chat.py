@@ -2,8 +2,8 @@
 
 import pytest
 
-from gpt4o_lit.generation import Conversation, Message, SamplingConfig, decode, generate, stream
-from gpt4o_lit.tokenizer import ByteTokenizer
+from gpt4o_lit.generation import Conversation, SamplingConfig, decode, generate, stream
+from gpt4o_lit.tokenizer import ByteTokenizer, Message
 from tests.generation.test_decode import KINDS, network
 
 tokenizer = ByteTokenizer()

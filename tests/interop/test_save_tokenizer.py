@@ -11,9 +11,15 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt4o_lit.generation.chat import Message, message_ids
 from gpt4o_lit.interop.save_tokenizer import convert, save_tokenizer
-from gpt4o_lit.tokenizer import ByteTokenizer, Tokenizer, TrainCharacters, TrainSentencePiece
+from gpt4o_lit.tokenizer import (
+    ByteTokenizer,
+    Message,
+    Tokenizer,
+    TrainCharacters,
+    TrainSentencePiece,
+    message_ids,
+)
 from gpt4o_lit.tokenizer.sentence_piece import SentencePieceTokenizer
 
 CHINESE = "春眠不覺曉，處處聞啼鳥。夜來風雨聲，花落知多少。\n"
