@@ -37,6 +37,8 @@ from gpt4o_lit.evaluation.text_metrics import text_metric
 
 EXPERIMENT, SKIPPED = "translate_zh_en", 5
 LAYERS, DIM, HEADS, INNER, DROPOUT = 3, 256, 4, 1024, 0.3
+QUIET = ("--trainer.limit_val_batches", "0", "--trainer.callbacks", "null",
+         "--checkpoint.monitor", "train/loss")  # fmt: skip
 Row = dict[str, list[int]]
 
 
@@ -172,9 +174,7 @@ def speed(peer: Peer, config: Path, folder: Path, args: argparse.Namespace) -> N
     found: dict[str, list[float]] = {"ours": [], "Seq2SeqTrainer": []}
     for number in range(args.rounds):
         run = folder / f"speed{number}"
-        found["ours"].append(ours(config, run, args.steps, "--trainer.limit_val_batches", "0",
-                                  "--checkpoint.monitor", "train/loss",
-                                  "--trainer.callbacks", "null"))  # fmt: skip
+        found["ours"].append(ours(config, run, args.steps, *QUIET))
         found["Seq2SeqTrainer"].append(peer.train(args.steps, 1e-3)[1])
         print({name: round(speeds[-1]) for name, speeds in found.items()}, flush=True)
     medians = {name: statistics.median(speeds) for name, speeds in found.items()}
@@ -184,38 +184,47 @@ def speed(peer: Peer, config: Path, folder: Path, args: argparse.Namespace) -> N
 
 def quality(peer: Peer, config: Path, folder: Path, args: argparse.Namespace) -> None:
     """As good as each becomes in the same time."""
-    metric, pairs = text_metric("sacrebleu"), texts_of(peer.examples, "test")
-    references = [pair.references for pair in pairs]
-    seconds, scores = 60 * args.minutes, {}
+    told = {}
+    if args.who != "ours":
+        told["Seq2SeqTrainer"] = their_quality(peer, args)
+        print(json.dumps(told), flush=True)
+    if args.who != "peer":
+        told["ours"] = our_quality(config, folder, 60 * args.minutes)
+    print(json.dumps(told))
+
+
+def their_quality(peer: Peer, args: argparse.Namespace) -> dict[str, Any]:
+    """BLEU on the test split, seconds and steps of the peer."""
     start = time.perf_counter()
-    peer.train(30, 1e-3)
-    steps = round(30 * seconds / (time.perf_counter() - start))
+    peer.train(30, args.rate)
+    steps = round(30 * 60 * args.minutes / (time.perf_counter() - start))
     start = time.perf_counter()
     model, _ = peer.train(steps, args.rate)
-    taken = time.perf_counter() - start
-    sums = metric.statistics(peer.answers(model), references)
-    scores["Seq2SeqTrainer"] = (metric.scores(sums)["sacrebleu"], taken, steps)
-    print(scores, metric.signature(sums), flush=True)
-    run = folder / "start"
+    seconds = time.perf_counter() - start
+    metric, pairs = text_metric("sacrebleu"), texts_of(peer.examples, "test")
+    sums = metric.statistics(peer.answers(model), [pair.references for pair in pairs])
+    scores = metric.scores(sums) | {"seconds": seconds, "steps": steps}
+    return scores | {"signature": metric.signature(sums)}
+
+
+def our_quality(config: Path, folder: Path, seconds: float) -> dict[str, Any]:
+    """The same of ours, validations and start-up included in the seconds."""
     start = time.perf_counter()
-    ours(config, run, 30, "--trainer.limit_val_batches", "0", "--trainer.callbacks", "null",
-         "--checkpoint.monitor", "train/loss")  # fmt: skip
-    each = (time.perf_counter() - start) / 30
-    run, steps = folder / "run", round(0.9 * seconds / each)
+    ours(config, folder / "start", 30, *QUIET)
+    steps, run = round(0.9 * 30 * seconds / (time.perf_counter() - start)), folder / "run"
     start = time.perf_counter()
     ours(config, run, steps)
     taken = time.perf_counter() - start
     command = [sys.executable, "-m", "gpt4o_lit", "test", "--resume", str(run)]
     subprocess.run(command, check=True, cwd=folder, capture_output=True)
-    lines = (run / "outputs/scores.jsonl").read_text(encoding="utf-8").splitlines()
-    lines += [
-        line
-        for path in run.glob("test/*/outputs/scores.jsonl")
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
-    told = [row for row in map(json.loads, lines) if row["split"] == "test"][-1]
-    scores["ours"] = (told["scores"]["test/sacrebleu"], taken, steps)
-    print(json.dumps({"bleu_seconds_steps": scores, "signature": told["signatures"]}))
+    (scores,) = run.glob("test/*/outputs/scores.jsonl")
+    told = json.loads(scores.read_text(encoding="utf-8").splitlines()[-1])
+    return {
+        "sacrebleu": told["scores"]["test/sacrebleu"],
+        "seconds": taken,
+        "steps": steps,
+        "signature": told["signatures"]["test/sacrebleu"],
+    }
 
 
 def main() -> None:
@@ -225,13 +234,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--who", choices=("both", "ours", "peer"), default="both")
     parser.add_argument("--rate", type=float, default=1e-3, help="the peer's learning rate")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = our_config(args.data.resolve(), folder)
-        ours(config, folder / "first", 2 * SKIPPED, "--trainer.limit_val_batches", "0",
-             "--checkpoint.monitor", "train/loss", "--trainer.callbacks", "null")  # fmt: skip
+        ours(config, folder / "first", 2 * SKIPPED, *QUIET)
         examples = Examples(folder / "pairs")
         lengths = examples.split("train").lengths.sum(1) + 2
         peer = Peer(folder, batch_size=round(0.93 * 4096 / float(lengths.mean())))

@@ -7,6 +7,7 @@ from gpt4o_lit.corpus.examples import Examples, ExampleSplit
 from gpt4o_lit.corpus.labelled import LabelledConfig, prepare_labelled
 from gpt4o_lit.corpus.packing import order, shard
 from gpt4o_lit.corpus.pairs import PairsConfig, prepare_pairs
+from gpt4o_lit.corpus.preferences import PreferencesConfig, prepare_preferences
 from gpt4o_lit.corpus.prepare import prepare
 from gpt4o_lit.corpus.texts import documents_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "Examples",
     "LabelledConfig",
     "PairsConfig",
+    "PreferencesConfig",
     "Split",
     "documents_of",
     "order",
@@ -25,5 +27,6 @@ __all__ = [
     "prepare_conversations",
     "prepare_labelled",
     "prepare_pairs",
+    "prepare_preferences",
     "shard",
 ]

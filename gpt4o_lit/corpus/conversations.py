@@ -60,12 +60,12 @@ def read_alpaca(values: Values) -> list[Message]:
 
 def read_sharegpt(values: Values) -> list[Message]:
     """`conversations`, each of `from` and `value`."""
-    return _spoken(values["conversations"], "from", "value")
+    return spoken(values["conversations"], "from", "value")
 
 
 def read_messages(values: Values) -> list[Message]:
     """`messages`, each of `role` and `content`."""
-    return _spoken(values["messages"], "role", "content")
+    return spoken(values["messages"], "role", "content")
 
 
 def read_turns(values: Values) -> list[Message]:
@@ -99,7 +99,7 @@ def form_of(values: Values) -> str:
     )
 
 
-def _spoken(said: Any, speaker: str, content: str) -> list[Message]:
+def spoken(said: Any, speaker: str, content: str) -> list[Message]:
     """Messages out of a list of objects that name who speaks and what is said."""
     messages = []
     for each in said:

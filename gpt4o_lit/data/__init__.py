@@ -5,6 +5,7 @@ from gpt4o_lit.data.labelled import LabelledDataModule
 from gpt4o_lit.data.loader import PackedLoader
 from gpt4o_lit.data.packed import PackedDataModule
 from gpt4o_lit.data.pairs import PairsDataModule
+from gpt4o_lit.data.preferences import PreferencesDataModule
 from gpt4o_lit.data.tables import BucketLoader
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "PackedDataModule",
     "PackedLoader",
     "PairsDataModule",
+    "PreferencesDataModule",
 ]

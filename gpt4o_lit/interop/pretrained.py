@@ -90,5 +90,6 @@ def _with_dropout(stack: StackConfig | None, dropout: float) -> StackConfig | No
 
 def _extended(rows: Tensor, count: int) -> Tensor:
     new = rows.float().mean(0, keepdim=True).expand(count - len(rows), *rows.shape[1:])
-    noise = 0.01 * rows.float().std() * torch.randn(new.shape)
+    generator = torch.Generator().manual_seed(0)  # so that each who reads the run has the same
+    noise = 0.01 * rows.float().std() * torch.randn(new.shape, generator=generator)
     return torch.cat([rows, (new + noise).to(rows.dtype)])

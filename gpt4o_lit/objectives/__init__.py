@@ -13,6 +13,7 @@ from gpt4o_lit.objectives.objective import (
     Objective,
     Vocabulary,
 )
+from gpt4o_lit.objectives.preference import direct_preference_loss, row_log_likelihoods
 from gpt4o_lit.objectives.prefix import PrefixLM
 from gpt4o_lit.objectives.span_corruption import SpanCorruption
 
@@ -31,7 +32,9 @@ __all__ = [
     "SpanCorruption",
     "Teacher",
     "Vocabulary",
+    "direct_preference_loss",
     "distillation_loss",
     "linear_cross_entropy",
+    "row_log_likelihoods",
     "token_statistics",
 ]

@@ -2,8 +2,16 @@
 
 from gpt4o_lit.tasks.classification import Classification
 from gpt4o_lit.tasks.instruction_tuning import InstructionTuning
+from gpt4o_lit.tasks.preference_tuning import PreferenceTuning
 from gpt4o_lit.tasks.pretraining import Pretraining
 from gpt4o_lit.tasks.sequence_to_sequence import SequenceToSequence
 from gpt4o_lit.tasks.task import Task
 
-__all__ = ["Classification", "InstructionTuning", "Pretraining", "SequenceToSequence", "Task"]
+__all__ = [
+    "Classification",
+    "InstructionTuning",
+    "PreferenceTuning",
+    "Pretraining",
+    "SequenceToSequence",
+    "Task",
+]
