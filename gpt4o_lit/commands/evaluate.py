@@ -10,10 +10,19 @@ from pathlib import Path
 
 from gpt4o_lit.commands.run_flags import DTYPES, opened_run, prompt_format_of
 from gpt4o_lit.corpus import CorpusConfig, documents_of
+from gpt4o_lit.corpus.rows import read_rows
 from gpt4o_lit.evaluation.likelihood import BATCH_TOKENS
 from gpt4o_lit.evaluation.perplexity import text_quality
+from gpt4o_lit.evaluation.programs import (
+    STOP,
+    Limits,
+    Outcome,
+    Problem,
+    pass_at_k,
+    run_program,
+)
 from gpt4o_lit.evaluation.results import Result, add_to_card, of_harness, of_texts, table
-from gpt4o_lit.generation import PromptFormat
+from gpt4o_lit.generation import PromptFormat, SamplingConfig, generate
 from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.run_directory import RunDirectory
@@ -22,7 +31,8 @@ EXAMPLE = """examples:
   gpt4o-lit evaluate runs/quickstart/TIME --text README.md
   gpt4o-lit evaluate runs/wikitext2/TIME --text data/wikitext2/test.txt --stride 64
   gpt4o-lit evaluate runs/quickstart/TIME --tasks lambada_openai=lambada.jsonl piqa=piqa.jsonl
-  gpt4o-lit evaluate runs/quickstart/TIME --tasks blimp=data/blimp my_task.yaml"""
+  gpt4o-lit evaluate runs/quickstart/TIME --tasks blimp=data/blimp my_task.yaml
+  gpt4o-lit evaluate runs/quickstart/TIME --code HumanEval.jsonl.gz --samples 10 --k 1 10"""
 
 
 def build_parser() -> OneLineParser:
@@ -56,6 +66,12 @@ def build_parser() -> OneLineParser:
     add("--stride", type=int, help="tokens judged per window; default: half a context")
     add("--limit", type=int, help="the first rows of each task alone")
     add("--num_fewshot", type=int, help="examples before each question; default: the task's own")
+    code = parser.add_argument_group("programs, run in a process with limits and without network")
+    code.add_argument("--code", metavar="FILE", help="problems as HumanEval has them: pass@k")
+    code.add_argument("--samples", type=int, default=1, help="answers to each problem")
+    code.add_argument("--k", type=int, nargs="+", default=[1], help="of how many one must be right")
+    code.add_argument("--temperature", type=float, default=0.8, help="0: one answer, the likeliest")
+    code.add_argument("--seconds", type=float, default=5.0, help="that a program may take")
     add("--checkpoint", choices=("best", "last"), default="best")
     add("--dtype", choices=DTYPES, default="float32", help="of the weights")
     add("--batch_tokens", type=int, default=BATCH_TOKENS, help="most tokens read at once")
@@ -65,8 +81,9 @@ def build_parser() -> OneLineParser:
 def main(argv: list[str]) -> int:
     """Measure, print and write down."""
     args = build_parser().parse_args(argv)
-    if not args.tasks and not args.text:
-        raise ValueError("give --tasks, --text or both; `gpt4o-lit evaluate --help` shows how")
+    if not args.tasks and not args.text and not args.code:
+        raise ValueError("give --tasks, --text or --code; `gpt4o-lit evaluate --help` shows how")
+    problems = _problems(args) if args.code else []
     for name in ("batch_tokens", "limit"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"{name} ({value}) must be at least 1; leave it out for the default")
@@ -76,6 +93,8 @@ def main(argv: list[str]) -> int:
     place = RunDirectory(run.path).below("evaluate").path
     if args.tasks:
         results += _on_tasks(run, args, form, place / "tasks")
+    if problems:
+        results += _on_problems(run, args, form, problems, place / "programs.jsonl")
     print(table(results))
     _write_down(run, results, argv, place)
     return 0
@@ -111,6 +130,63 @@ def _on_tasks(
     tasks = harness.write_tasks(args.tasks, folder)
     found = harness.evaluate(model, tasks, limit=args.limit, num_fewshot=args.num_fewshot)
     return of_harness(found)
+
+
+def _problems(args: argparse.Namespace) -> list[Problem]:
+    """Those of the file, as many as are asked for; mistakes are told before anything is run."""
+    problems = [Problem.of(row.values) for row in read_rows(args.code)][: args.limit]
+    for k in args.k:
+        pass_at_k([0] * len(problems), args.samples, k)
+    if args.temperature == 0 and args.samples > 1:
+        raise ValueError(
+            f"samples ({args.samples}) are all alike at temperature 0; set it to 0.8, or samples "
+            "to 1"
+        )
+    return problems
+
+
+def _on_problems(
+    run: OpenedRun,
+    args: argparse.Namespace,
+    form: PromptFormat,
+    problems: Sequence[Problem],
+    file: Path,
+) -> list[Result]:
+    """pass@k; each program and how it ended is written to the file."""
+    from tqdm import tqdm
+
+    limits, room = Limits(seconds=args.seconds), run.transformer.config.max_seq_len
+    rights, too_long = [], 0
+    with file.open("w", encoding="utf-8") as lines, tqdm(problems, unit=" problems") as bar:
+        for number, problem in enumerate(bar):
+            config = SamplingConfig(
+                max_new_tokens=256, temperature=args.temperature, stop=STOP, seed=number
+            )
+            prompts = [problem.prompt] * args.samples
+            if len(run.tokenizer.encode(problem.prompt)) >= room:
+                too_long += 1
+                answers, end = [""] * args.samples, Outcome(False, "its prompt fills the context")
+                ends = [end] * args.samples
+            else:
+                answers = generate(
+                    run.transformer, run.tokenizer, prompts, config, prompt_format=form
+                )
+                ends = [run_program(problem.program(answer), limits) for answer in answers]
+            rights.append(sum(end.passed for end in ends))
+            for answer, end in zip(answers, ends, strict=True):
+                told = {"problem": problem.name, "completion": answer, **asdict(end)}
+                lines.write(json.dumps(told, ensure_ascii=False) + "\n")
+            bar.set_postfix(right=sum(map(bool, rights)))
+    if too_long:
+        print(
+            f"{too_long} of {len(problems)} prompts fill the context of {room} pieces and count as "
+            "wrong",
+            file=sys.stderr,
+        )
+    name = Path(args.code).name
+    return [
+        Result(name, len(problems), f"pass@{k}", pass_at_k(rights, args.samples, k)) for k in args.k
+    ]
 
 
 def _write_down(run: OpenedRun, results: Sequence[Result], argv: list[str], place: Path) -> None:

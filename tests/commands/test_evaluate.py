@@ -65,10 +65,35 @@ def test_tasks_are_measured_on_local_rows(
     assert result["value"] in (0.0, 1.0)
 
 
+def test_programs_are_run_and_written_down(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = make_run()
+    problem = {"task_id": "t", "entry_point": "f", "test": "def check(f):\n    assert f() == 1\n"}
+    prompts = ["def f(): return 1\n#", "def f(): return 2\n#", f"# {'long' * 20}\n"]
+    rows = [json.dumps(problem | {"prompt": prompt}) for prompt in prompts]
+    file = tmp_path / "problems.jsonl"
+    file.write_text("\n".join(rows), encoding="utf-8")
+    flags = ["--samples", "2", "--k", "1", "2"]
+    assert main(["evaluate", str(run), "--code", str(file), *flags]) == 0
+    told = capsys.readouterr()
+    assert "1 of 3 prompts fill the context of 32 pieces" in told.err
+    results = json.loads(told.out.splitlines()[-1])["results"]
+    assert [result["metric"] for result in results] == ["pass@1", "pass@2"]
+    (programs,) = run.glob("evaluate/*/programs.jsonl")
+    ends = [json.loads(line) for line in programs.read_text(encoding="utf-8").splitlines()]
+    assert [end["problem"] for end in ends] == ["t"] * 6
+    assert not any(end["passed"] for end in ends[2:])
+    right = sum(end["passed"] for end in ends)
+    assert results[0]["value"] == pytest.approx(right / 6)
+
+
 @pytest.mark.parametrize(
     ("flags", "kind", "said"),
     [
-        ([], "decoder", "give --tasks, --text or both"),
+        ([], "decoder", "give --tasks, --text or --code"),
+        (["--code", "a.jsonl", "--k", "3"], "decoder", "k (3) must be within 1"),
+        (["--code", "a.jsonl", "--samples", "2", "--temperature", "0"], "decoder", "all alike"),
         (["--text", "missing.txt"], "decoder", "missing.txt"),
         (["--text", "a.txt", "--stride", "99"], "decoder", "stride (99)"),
         (["--text", "a.txt", "--limit", "0"], "decoder", "limit (0)"),
@@ -86,6 +111,8 @@ def test_mistakes_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("some text")
+    problem = {"task_id": "t", "prompt": "def f():", "test": "", "entry_point": "f"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(problem))
     run, _ = make_run(kind)
     assert main(["evaluate", str(run), *flags]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
