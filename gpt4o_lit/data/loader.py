@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,25 @@ Array = np.ndarray[Any, Any]
 Batch = dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Which batches a process is handed, and in what order."""
+
+    rank: int = 0
+    world_size: int = 1
+    seed: int = 0
+    shuffle: bool = True
+    """An order of its own for each epoch; else always the same, from the beginning."""
+    checksum: str = ""
+    """Of the data, so that a position in another text is not taken for one in this."""
+
+
+def order_in(trainer: Any, seed: int, shuffle: bool, checksum: str) -> Order:
+    """That of this process of a Trainer's, or of one alone."""
+    rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    return Order(rank=rank, world_size=world_size, seed=seed, shuffle=shuffle, checksum=checksum)
+
+
 class ResumableLoader(ABC):
     """Hands out batches and knows where it stands.
 
@@ -21,22 +41,11 @@ class ResumableLoader(ABC):
     faster than training, hence no worker processes: nothing is fetched that is not handed out.
 
     Args:
-        shuffle: An order of its own for each epoch; else always the same, from the beginning.
         limit: Batches after which an epoch is over. Default: all.
-        checksum: Of the data, so that a position in another text is not taken for one in this.
     """
 
-    def __init__(
-        self,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
-        shuffle: bool = True,
-        limit: int | None = None,
-        checksum: str = "",
-    ) -> None:
-        self.rank, self.world_size, self.seed, self.shuffle = rank, world_size, seed, shuffle
-        self.limit, self.checksum = limit, checksum
+    def __init__(self, order: Order, limit: int | None = None) -> None:
+        self.order, self.limit = order, limit
         self.epoch, self.batches_done = 0, 0
         self._goes_on = False
 
@@ -45,11 +54,11 @@ class ResumableLoader(ABC):
         """Batches in an epoch on each process."""
 
     @abstractmethod
-    def _order(self) -> Any:
+    def _turns(self) -> Any:
         """What this epoch reads, in its order."""
 
     @abstractmethod
-    def _batch(self, order: Any, number: int) -> Batch:
+    def _batch(self, turns: Any, number: int) -> Batch:
         """This process's part of a global batch."""
 
     @abstractmethod
@@ -59,13 +68,13 @@ class ResumableLoader(ABC):
     def __iter__(self) -> Iterator[Batch]:
         stop = len(self) if self.limit is None else min(self.limit, len(self))
         goes_on, self._goes_on = self._goes_on, False
-        if not self.shuffle:
+        if not self.order.shuffle:
             self.batches_done = 0  # every validation reads the same text
         elif self.batches_done >= stop or (self.batches_done and not goes_on):
             self.epoch, self.batches_done = self.epoch + 1, 0
-        order = self._order()
+        turns = self._turns()
         while self.batches_done < stop:
-            batch = self._batch(order, self.batches_done)
+            batch = self._batch(turns, self.batches_done)
             self.batches_done += 1
             yield batch
 
@@ -98,34 +107,33 @@ class PackedLoader(ResumableLoader):
         *,
         seq_len: int,
         batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
-        shuffle: bool = True,
+        order: Order,
         limit: int | None = None,
-        checksum: str = "",
     ) -> None:
-        super().__init__(rank, world_size, seed, shuffle, limit, checksum)
+        super().__init__(order, limit)
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
 
     def __len__(self) -> int:
         """Batches in an epoch: whole ones when shuffled (training), all of them otherwise."""
-        windows, batch = self.split.num_windows(self.seq_len), self.batch_size * self.world_size
-        return windows // batch if self.shuffle else -(-windows // batch)
-
-    def _order(self) -> Array:
         windows = self.split.num_windows(self.seq_len)
-        return packing.order(windows, self.seed, self.epoch) if self.shuffle else np.arange(windows)
+        batch = self.batch_size * self.order.world_size
+        return windows // batch if self.order.shuffle else -(-windows // batch)
 
-    def _batch(self, order: Array, number: int) -> Batch:
-        start = (number * self.world_size + self.rank) * self.batch_size
-        tokens, documents = self.split.windows(order[start : start + self.batch_size], self.seq_len)
+    def _turns(self) -> Array:
+        windows = self.split.num_windows(self.seq_len)
+        if not self.order.shuffle:
+            return np.arange(windows)
+        return packing.order(windows, self.order.seed, self.epoch)
+
+    def _batch(self, turns: Array, number: int) -> Batch:
+        start = (number * self.order.world_size + self.order.rank) * self.batch_size
+        tokens, documents = self.split.windows(turns[start : start + self.batch_size], self.seq_len)
         return {"tokens": torch.from_numpy(tokens), "documents": torch.from_numpy(documents)}
 
     def _order_settings(self) -> dict[str, Any]:
         return {
-            "the text's checksum": self.checksum,
+            "the text's checksum": self.order.checksum,
             "seq_len": self.seq_len,
-            "batch_size x processes": self.batch_size * self.world_size,
-            "seed": self.seed,
+            "batch_size x processes": self.batch_size * self.order.world_size,
+            "seed": self.order.seed,
         }

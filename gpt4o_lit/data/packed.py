@@ -8,7 +8,7 @@ from typing import Any
 from lightning import LightningDataModule
 
 from gpt4o_lit.corpus import Corpus, CorpusConfig, prepare
-from gpt4o_lit.data.loader import PackedLoader
+from gpt4o_lit.data.loader import PackedLoader, order_in
 from gpt4o_lit.tokenizer import Tokenizer, TokenizerRecipe
 
 NUM_PROMPTS, PROMPT_LEN = 3, 16
@@ -104,7 +104,7 @@ class PackedDataModule(LightningDataModule):
         limit = trainer.limit_train_batches if trainer else None
         loader.limit = int(limit * len(loader)) if isinstance(limit, float) else limit
         if len(loader) == 0:
-            windows, processes = loader.split.num_windows(self.seq_len), loader.world_size
+            windows, processes = loader.split.num_windows(self.seq_len), loader.order.world_size
             raise ValueError(
                 f"the training split has {windows} windows of seq_len {self.seq_len}, fewer than a "
                 f"batch_size of {self.batch_size} x {processes} processes; lower one of them"
@@ -147,16 +147,11 @@ class PackedDataModule(LightningDataModule):
         )
 
     def _loader(self, split: str, batch_size: int, shuffle: bool) -> PackedLoader:
-        trainer = self.trainer
         return PackedLoader(
             self._opened().split(split),
             seq_len=self.seq_len,
             batch_size=batch_size,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            seed=self.seed,
-            shuffle=shuffle,
-            checksum=self.checksum,
+            order=order_in(self.trainer, self.seed, shuffle, self.checksum),
         )
 
     def _opened(self) -> Corpus:

@@ -14,7 +14,7 @@ from torch import Tensor
 from gpt4o_lit.corpus import Examples, ExampleSplit
 from gpt4o_lit.corpus.buckets import Array, Buckets
 from gpt4o_lit.corpus.examples import TablesConfig
-from gpt4o_lit.data.loader import Batch, ResumableLoader
+from gpt4o_lit.data.loader import Batch, Order, ResumableLoader, order_in
 from gpt4o_lit.tokenizer import Tokenizer, TokenizerRecipe
 
 IGNORED = -100  # the target of a position that is asked nothing
@@ -53,16 +53,12 @@ class BucketLoader(ResumableLoader):
         *,
         collate: Collate,
         batch_tokens: int,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
-        shuffle: bool = True,
+        order: Order,
         limit: int | None = None,
-        checksum: str = "",
     ) -> None:
-        super().__init__(rank, world_size, seed, shuffle, limit, checksum)
+        super().__init__(order, limit)
         self.split, self.collate = split, collate
-        self.batch_tokens = batch_tokens * world_size
+        self.batch_tokens = batch_tokens * order.world_size
 
     @cached_property
     def buckets(self) -> Buckets:
@@ -72,12 +68,13 @@ class BucketLoader(ResumableLoader):
     def __len__(self) -> int:
         return len(self.buckets)
 
-    def _order(self) -> list[Array]:
-        return self.buckets.batches((self.seed, self.epoch) if self.shuffle else None)
+    def _turns(self) -> list[Array]:
+        seed = (self.order.seed, self.epoch) if self.order.shuffle else None
+        return self.buckets.batches(seed)
 
-    def _batch(self, order: list[Array], number: int) -> Batch:
-        whole = order[number]
-        mine = whole[self.rank :: self.world_size]
+    def _batch(self, turns: list[Array], number: int) -> Batch:
+        whole = turns[number]
+        mine = whole[self.order.rank :: self.order.world_size]
         if len(mine):
             return self.collate([self.split.pair(index) for index in mine.tolist()])
         # Of long examples a batch may have fewer than there are processes.
@@ -85,9 +82,9 @@ class BucketLoader(ResumableLoader):
 
     def _order_settings(self) -> dict[str, Any]:
         return {
-            "the examples' checksum": self.checksum,
+            "the examples' checksum": self.order.checksum,
             "batch_tokens x processes": self.batch_tokens,
-            "seed": self.seed,
+            "seed": self.order.seed,
         }
 
 
@@ -196,16 +193,11 @@ class TablesDataModule(LightningDataModule, ABC):
         )
 
     def _loader(self, split: str, batch_tokens: int, shuffle: bool) -> BucketLoader:
-        trainer = self.trainer
         return BucketLoader(
             self.examples.split(split),
             collate=self._collate(),
             batch_tokens=batch_tokens,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            seed=self.seed,
-            shuffle=shuffle,
-            checksum=self.checksum,
+            order=order_in(self.trainer, self.seed, shuffle, self.checksum),
         )
 
 

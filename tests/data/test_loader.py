@@ -1,10 +1,13 @@
 """The order of batches is pure, complete, shared out fairly, and can be gone on with."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from gpt4o_lit.data import PackedLoader
+from gpt4o_lit.data.loader import Order
 
 
 class CountingSplit:
@@ -21,8 +24,12 @@ class CountingSplit:
         return tokens, np.zeros(tokens.shape, np.int32)
 
 
-def loader(windows: int = 23, **settings: int) -> PackedLoader:
-    return PackedLoader(CountingSplit(windows), seq_len=4, **{"batch_size": 3, **settings})  # type: ignore[arg-type]
+def loader(
+    windows: int = 23, batch_size: int = 3, limit: int | None = None, **order: Any
+) -> PackedLoader:
+    split: Any = CountingSplit(windows)
+    place = Order(**order)
+    return PackedLoader(split, seq_len=4, batch_size=batch_size, order=place, limit=limit)
 
 
 def flatten(rows: list[list[int]]) -> list[int]:
@@ -99,7 +106,7 @@ def test_a_place_in_other_batches_is_refused_unless_the_epoch_is_over() -> None:
     read(stopped, 2)
     for change in ({"batch_size": 4}, {"seed": 1}, {"checksum": "other"}):
         with pytest.raises(ValueError, match="set it as it was"):
-            loader(**change).load_state_dict(stopped.state_dict())  # type: ignore[arg-type]
+            loader(**change).load_state_dict(stopped.state_dict())
     read(stopped)
     loader(batch_size=4).load_state_dict(stopped.state_dict())
 

@@ -8,6 +8,7 @@ import torch
 
 from gpt4o_lit.corpus import PairsConfig
 from gpt4o_lit.data import BucketLoader, PairsDataModule
+from gpt4o_lit.data.loader import Order
 from gpt4o_lit.data.pairs import CollatePairs
 from gpt4o_lit.tokenizer import Bytes
 
@@ -28,10 +29,10 @@ def data(tmp_path: Path) -> PairsDataModule:
     return module
 
 
-def loader(data: PairsDataModule, **settings: Any) -> BucketLoader:
+def loader(data: PairsDataModule, batch_tokens: int = 100, **order: Any) -> BucketLoader:
     collate = CollatePairs(data.tokenizer.pad_id, data.tokenizer.eos_id, joined=False)
-    settings = {"collate": collate, "batch_tokens": 100} | settings
-    return BucketLoader(data.examples.split("train"), **settings)
+    split, place = data.examples.split("train"), Order(**order)
+    return BucketLoader(split, collate=collate, batch_tokens=batch_tokens, order=place)
 
 
 def said(batch: dict[str, Any]) -> list[list[int]]:

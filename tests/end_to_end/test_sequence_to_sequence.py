@@ -186,3 +186,15 @@ def test_mistakes_are_one_line_before_training(
     error = capsys.readouterr().err.strip().splitlines()
     assert message in error[-1]
     assert len([line for line in error if line.startswith("gpt4o-lit fit:")]) == 1
+
+
+def test_loggers_that_show_tables_are_handed_what_was_written(config: Path) -> None:
+    flags = ["--config", "with/wandb", "--config", "with/tensorboard"]
+    run = fit(config, "run", *flags, "--trainer.callbacks.init_args.table_rows", "3")
+    (events,) = run.glob("**/events.out.tfevents*")
+    assert b"val/texts" in events.read_bytes()
+    tables = list(run.glob("**/*.table.json"))
+    assert tables
+    table = json.loads(tables[0].read_text(encoding="utf-8"))
+    assert table["columns"] == ["source", "reference", "output"]
+    assert len(table["data"]) == 3
