@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from gpt4o_lit.commands.run_flags import opened_run, prompt_format_of
 from gpt4o_lit.corpus.labelled import joined, texts_of_row
+from gpt4o_lit.corpus.tagged import pieces_of, words_of
 from gpt4o_lit.corpus.template import Template
 from gpt4o_lit.generation import BeamConfig, SamplingConfig, generate, search
 from gpt4o_lit.interop.run import OpenedRun
@@ -100,11 +102,7 @@ class _Classifier(Answerer):
     def answers(self, sources: Sequence[Source]) -> list[Answer]:
         told = self.run.classification
         assert told is not None
-        pad_id, longest = self.run.tokenizer.pad_id, max(map(len, sources))
-        fillings = [longest - len(source) for source in sources]
-        both = list(zip(sources, fillings, strict=True))
-        tokens_BT = torch.tensor([[*source, *[pad_id] * n] for source, n in both])
-        documents_BT = torch.tensor([[0] * len(source) + [-1] * n for source, n in both])
+        tokens_BT, documents_BT = _padded(sources, self.run.tokenizer.pad_id)
         scores_BC = class_scores(self.run.transformer, tokens_BT, documents_BT, told["pool"])
         several = told["multi_label"]
         chances_BC = scores_BC.float().sigmoid() if several else scores_BC.float().softmax(1)
@@ -115,6 +113,48 @@ class _Classifier(Answerer):
             names = [name for name, p in chances.items() if p >= 0.5] if several else [best]
             answers.append({"output": ", ".join(names), "probabilities": chances})
         return answers
+
+
+class _Tagger(Answerer):
+    """Gives each word a tag."""
+
+    def __init__(self, run: OpenedRun, settings: Mapping[str, Any], args: Any) -> None:
+        super().__init__(run, settings, [f"{{{settings['tokens']}}}"])
+        assert run.classification is not None
+        self.column, self.room = settings["tokens"], settings["max_len"] - 2
+        self.classes: list[str] = run.classification["classes"]
+
+    def source(self, values: Mapping[str, Any]) -> Source:
+        """The pieces, and for each 1 where a word begins: one list behind the other."""
+        words = words_of(values, self.column)
+        pieces = pieces_of(words, self.run.tokenizer)
+        starts = [n for word in pieces for n in (1, *[0] * (len(word) - 1))]
+        return [*(id for word in pieces for id in word), *starts]
+
+    @torch.inference_mode()
+    def answers(self, sources: Sequence[Source]) -> list[Answer]:
+        """Words that training would have left out, at the end of long sentences, have no tag."""
+        tokenizer, halves = self.run.tokenizer, [len(source) // 2 for source in sources]
+        pieces = [source[:n][: self.room] for source, n in zip(sources, halves, strict=True)]
+        starts = [source[n:] for source, n in zip(sources, halves, strict=True)]
+        read = [[tokenizer.bos_id, *each, tokenizer.eos_id] for each in pieces]
+        tokens_BT, documents_BT = _padded(read, tokenizer.pad_id)
+        best_BT = self.run.transformer(tokens_BT, documents_BT=documents_BT).argmax(-1)
+        answers = []
+        for row, own, begins in zip(best_BT.tolist(), pieces, starts, strict=True):
+            given = zip(row[1 : 1 + len(own)], begins, strict=False)
+            tags = [self.classes[number] for number, start in given if start]
+            missing: list[str | None] = [None] * (sum(begins) - len(tags))
+            answers.append({"output": " ".join(tags), "tags": [*tags, *missing]})
+        return answers
+
+
+def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Rows filled up on the right, and their documents: 0, padding -1."""
+    longest = max(map(len, rows))
+    both = [(row, longest - len(row)) for row in rows]
+    tokens_BT = torch.tensor([[*row, *[pad_id] * n] for row, n in both])
+    return tokens_BT, torch.tensor([[0] * len(row) + [-1] * n for row, n in both])
 
 
 def answerer_of(args: Any) -> Answerer:
@@ -131,6 +171,8 @@ def answerer_of(args: Any) -> Answerer:
         return _Writer(opened_run(args), settings["pairs"], args)
     if "labelled" in settings:
         return _Classifier(opened_run(args), settings["labelled"], args)
+    if "tagged" in settings:
+        return _Tagger(opened_run(args), settings["tagged"], args)
     raise ValueError(
         f"{args.run} was trained neither on pairs nor on labelled texts, so it answers nothing; "
         "use `gpt4o-lit generate`"

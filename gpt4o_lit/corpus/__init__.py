@@ -9,6 +9,7 @@ from gpt4o_lit.corpus.packing import order, shard
 from gpt4o_lit.corpus.pairs import PairsConfig, prepare_pairs
 from gpt4o_lit.corpus.preferences import PreferencesConfig, prepare_preferences
 from gpt4o_lit.corpus.prepare import prepare
+from gpt4o_lit.corpus.tagged import TaggedConfig, prepare_tagged
 from gpt4o_lit.corpus.texts import documents_of
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "PairsConfig",
     "PreferencesConfig",
     "Split",
+    "TaggedConfig",
     "documents_of",
     "order",
     "prepare",
@@ -28,5 +30,6 @@ __all__ = [
     "prepare_labelled",
     "prepare_pairs",
     "prepare_preferences",
+    "prepare_tagged",
     "shard",
 ]

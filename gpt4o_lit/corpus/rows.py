@@ -22,7 +22,7 @@ from gpt4o_lit.tokenizer.load import nearest_name
 Source = str | list[str] | dict[str, str]
 """A file, glob or folder, or several; or columns and the files whose lines belong together."""
 TABLES = (".tsv", ".csv")
-ROW_FORMATS = (*TABLES, ".jsonl", ".json", ".parquet")
+ROW_FORMATS = (*TABLES, ".jsonl", ".json", ".parquet", ".conll")
 # In a folder that `datasets` saved: the names of its files in order; or of its splits.
 STATE, SPLITS = "state.json", "dataset_dict.json"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -46,10 +46,11 @@ def read_rows(
 ) -> Iterator[Row]:
     """The rows of a source, in the order of `files_of`.
 
-    A source is a file, a glob or a folder of .tsv, .csv, .jsonl, .json (an array of objects) and
-    .parquet, each also with .gz or .zst behind; or a folder that `datasets` wrote with
-    save_to_disk; or several of these. A mapping of columns to text files makes a row of the lines
-    that have the same number.
+    A source is a file, a glob or a folder of .tsv, .csv, .jsonl, .json (an array of objects),
+    .parquet and .conll (a sentence is a row of two lists, `tokens` and `tags`), each also with .gz
+    or .zst behind; or a folder that `datasets` wrote with save_to_disk; or several of these. A
+    mapping of columns to text files makes a row of the lines that have the same number.
+
 
     `columns` names those of tables without a header line. A row must have all `fields`, each of
     its type (`object` for any); a name with dots stands for what is nested. What cannot be read
@@ -165,6 +166,8 @@ def _read(
                 numbered = _table(stream, file, columns, handle)
             elif file.format == ".jsonl":
                 numbered = json_lines(stream, file.name, handle, note)
+            elif file.format == ".conll":
+                numbered = _sentences(stream, file.name, handle)
             else:
                 numbered = json_array(stream, file.name, file.size, handle)
             yield from _rows(numbered, file)
@@ -234,6 +237,27 @@ def _tab_rows(
     for number, line in numbered_lines(stream, LONGEST_LINE):
         if text := _decoded(line, f"{name}:{number}", handle):
             yield number, text.split("\t")
+
+
+def _sentences(stream: io.BufferedReader, name: str, handle: Handle) -> Numbered:
+    """Sentences of CoNLL-2003's form: a word a line, its tag at the end, a blank line between."""
+    first, whole = 1, True
+    words: list[tuple[str, str]] = []
+    for number, line in chain(numbered_lines(stream, LONGEST_LINE), [(0, b"\n")]):
+        text = _decoded(line, f"{name}:{number}", handle)
+        fields = [] if text is None else text.split()
+        whole = whole and text is not None
+        if len(fields) == 1:
+            handle("too few fields", f"{name}:{number} has a word and no tag; mend the line")
+            whole = False
+        elif fields and fields[0] != "-DOCSTART-":
+            first = first if words else number
+            words.append((fields[0], fields[-1]))
+        elif text is not None:
+            if words and whole:
+                tokens, tags = zip(*words, strict=True)
+                yield first, {"tokens": list(tokens), "tags": list(tags)}
+            words, whole = [], True
 
 
 def _decoded(line: bytes | None, where: str, handle: Handle) -> str | None:

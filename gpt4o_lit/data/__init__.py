@@ -7,6 +7,7 @@ from gpt4o_lit.data.packed import PackedDataModule
 from gpt4o_lit.data.pairs import PairsDataModule
 from gpt4o_lit.data.preferences import PreferencesDataModule
 from gpt4o_lit.data.tables import BucketLoader
+from gpt4o_lit.data.tagged import TaggedDataModule
 
 __all__ = [
     "BucketLoader",
@@ -16,4 +17,5 @@ __all__ = [
     "PackedLoader",
     "PairsDataModule",
     "PreferencesDataModule",
+    "TaggedDataModule",
 ]

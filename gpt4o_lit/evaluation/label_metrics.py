@@ -4,6 +4,8 @@ All scores here run from 0 to 1 (Matthews correlation from -1), as scikit-learn 
 of `text_metrics` run from 0 to 100.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -135,6 +137,54 @@ def multi_label_scores(counts: Tensor) -> dict[str, float]:
         "micro_f1": float(_f1(parts_3L.sum(1))),
         "macro_f1": float(_f1(parts_3L).mean()),
         "subset_accuracy": exact / examples,
+    }
+
+
+def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Kind, first word and the word behind the last of each entity in BIO tags, as conlleval has
+    them: an I without its like before it begins one too."""
+    found: list[tuple[str, int, int]] = []
+    kind, start = "", 0
+    for place, tag in enumerate([*tags, "O"]):
+        prefix, _, name = tag.partition("-")
+        goes_on = prefix in ("I", "E", "M") and name == kind
+        if kind and not goes_on:
+            found.append((kind, start, place))
+            kind = ""
+        if not goes_on and prefix != "O" and name:
+            kind, start = name, place
+    return found
+
+
+def are_entities(classes: Sequence[str]) -> bool:
+    """Whether these are tags of entities: O, and others with a prefix."""
+    others = [name for name in classes if name != "O"]
+    return "O" in classes and all(name[:2] in ("B-", "I-", "E-", "S-", "M-") for name in others)
+
+
+def entity_counts(guessed: Sequence[str], asked: Sequence[str]) -> Tensor:
+    """Of one sentence: entities that are right, guessed and asked, (3,) in int64.
+
+    Raises:
+        ValueError: one has more tags than the other.
+    """
+    if len(guessed) != len(asked):
+        raise ValueError(
+            f"{len(guessed)} tags and {len(asked)} targets must be equally many; give a tag for "
+            "each word"
+        )
+    found, wanted = set(entities(guessed)), set(entities(asked))
+    return torch.tensor([len(found & wanted), len(found), len(wanted)])
+
+
+def entity_scores(counts_3: Tensor) -> dict[str, float]:
+    """Precision, recall and F1 of whole entities, as conlleval has them (arXiv:cs/0306050), from
+    the sum of `entity_counts`; 0 where there is none."""
+    right, guessed, asked = counts_3.double().tolist()
+    return {
+        "entity_precision": right / guessed if guessed else 0.0,
+        "entity_recall": right / asked if asked else 0.0,
+        "entity_f1": 2 * right / (guessed + asked) if guessed + asked else 0.0,
     }
 
 

@@ -6,6 +6,7 @@ from gpt4o_lit.tasks.preference_tuning import PreferenceTuning
 from gpt4o_lit.tasks.pretraining import Pretraining
 from gpt4o_lit.tasks.sequence_to_sequence import SequenceToSequence
 from gpt4o_lit.tasks.task import Task
+from gpt4o_lit.tasks.token_classification import TokenClassification
 
 __all__ = [
     "Classification",
@@ -14,4 +15,5 @@ __all__ = [
     "Pretraining",
     "SequenceToSequence",
     "Task",
+    "TokenClassification",
 ]

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ Batch = dict[str, Any]
 
 class TokenPrediction(Task):
     """Learns by cross-entropy at the positions that are asked; a subclass gives `example`."""
+
+    says_text: ClassVar[bool] = True
+    """Whether targets are pieces of text, which have bytes, and not tags."""
 
     label_smoothing: float = 0.0
     """Share of each target that is spread over all pieces while training (arXiv:1512.00567)."""
@@ -58,9 +61,14 @@ class TokenPrediction(Task):
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Any:
         """Add this batch to the sums: losses of all and of text, targets, right guesses, bytes."""
-        example = self.example(batch, batch_idx, training=False)
+        self._judge(self.example(batch, batch_idx, training=False))
+
+    test_step = validation_step
+
+    def _judge(self, example: Example) -> Tensor:
+        """Add an example to the sums; what the output matrix is applied to, (B T, D)."""
         features, targets = self._features(self.transformer, example)
         head = self.transformer.head
         nll, correct = token_statistics(
@@ -69,12 +77,13 @@ class TokenPrediction(Task):
         asked = targets != -100
         marks = torch.tensor(self.mark_ids, dtype=torch.long, device=targets.device)
         text = asked & ~torch.isin(targets, marks)
-        num_bytes = self._token_bytes.to(targets.device)[targets[asked]].sum()
+        num_bytes = torch.zeros((), device=targets.device)
+        if self.says_text:
+            num_bytes = self._token_bytes.to(targets.device)[targets[asked]].sum()
         losses = (nll[asked].double().sum(), nll[text].double().sum())
         counts = (asked.sum(), correct[asked].sum(), num_bytes)
         self._sums += torch.stack([*losses, *(count.double() for count in counts)])
-
-    test_step = validation_step
+        return features
 
     def on_validation_epoch_end(self) -> None:
         """Log what the sums over all ranks say."""
@@ -140,7 +149,8 @@ class TokenPrediction(Task):
             return
         loss = nll / targets
         self.log(f"{split}/loss", loss, prog_bar=True)
-        self.log(f"{split}/perplexity", math.exp(min(loss, 700.0)))
         self.log(f"{split}/accuracy", correct / targets)
+        if self.says_text:
+            self.log(f"{split}/perplexity", math.exp(min(loss, 700.0)))
         if num_bytes:
             self.log(f"{split}/bits_per_byte", text_nll / math.log(2) / num_bytes, prog_bar=True)

@@ -16,6 +16,9 @@ from gpt4o_lit.evaluation.label_metrics import (
     calibration_error,
     class_scores,
     confusion_counts,
+    entities,
+    entity_counts,
+    entity_scores,
     multi_label_counts,
     multi_label_scores,
 )
@@ -120,3 +123,41 @@ def test_no_examples_have_no_score() -> None:
         calibration_error(calibration_counts(torch.ones(0, 3), none))
     with pytest.raises(ValueError, match="0 examples"):
         multi_label_scores(multi_label_counts(none.view(0, 4), none.view(0, 4)))
+
+
+def slow_entities(tags: list[str]) -> set[tuple[str, int, int]]:
+    """By conlleval's rules, word by word: where one begins, and how far its like goes on."""
+    found = set()
+    for start, tag in enumerate(tags):
+        if tag == "O":
+            continue
+        kind, before = tag[2:], tags[start - 1] if start else "O"
+        if tag[0] == "I" and before != "O" and before[2:] == kind:
+            continue
+        end = start + 1
+        while end < len(tags) and tags[end] == f"I-{kind}":
+            end += 1
+        found.add((kind, start, end))
+    return found
+
+
+def test_entities_are_those_of_conlleval() -> None:
+    generator = torch.Generator().manual_seed(0)
+    names = ["O", "B-X", "I-X", "B-Y", "I-Y"]
+    sums, counts = [0, 0, 0], torch.zeros(3, dtype=torch.int64)
+    for _ in range(200):
+        guess, target = (
+            [names[n] for n in torch.randint(0, 5, (8,), generator=generator).tolist()]
+            for _ in range(2)
+        )
+        assert set(entities(guess)) == slow_entities(guess)
+        found, wanted = slow_entities(guess), slow_entities(target)
+        sums = [a + b for a, b in zip(sums, map(len, (found & wanted, found, wanted)), strict=True)]
+        counts += entity_counts(guess, target)
+    assert counts.tolist() == sums
+    precision, recall = sums[0] / sums[1], sums[0] / sums[2]
+    f1 = entity_scores(counts)["entity_f1"]
+    assert f1 == pytest.approx(2 * precision * recall / (precision + recall))
+    assert entity_scores(torch.zeros(3))["entity_f1"] == 0
+    with pytest.raises(ValueError, match="2 tags and 1 targets must be equally many"):
+        entity_counts(["O", "O"], ["O"])
