@@ -343,7 +343,7 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
 def test_missing_and_empty_sources_are_named_at_once(tmp_path: Path) -> None:
     write(tmp_path / "train.tsv", "a\n")
     (tmp_path / "empty").mkdir()
-    endings = r"ends in \.tsv \.csv \.jsonl \.json \.parquet"
+    endings = r"ends in \.tsv \.csv \.jsonl \.json \.parquet \.conll"
     for source, match in {
         "trian.tsv": r"trian\.tsv does not exist; did you mean \S+train\.tsv\?",
         "trian*.tsv": rf"matches no file that {endings}; did you mean \S+train\.tsv\?",
