@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 
 VERBS = {
@@ -67,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         module = importlib.import_module(VERBS[verb][0])
         return int(module.main(argv if VERBS[verb][0] == "gpt4o_lit.cli" else rest) or 0)
+    except BrokenPipeError:  # who reads has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         if os.environ.get("GPT4O_LIT_DEBUG"):
             raise

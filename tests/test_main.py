@@ -60,3 +60,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_who_has_read_enough_is_told_of_no_mistake() -> None:
+    command = f"{sys.executable} -m gpt4o_lit configs | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("complete experiments")
+    assert not done.stderr

@@ -187,6 +187,8 @@ class ExampleBuilder(ABC):
         Raises:
             ValueError: the folder holds other files, or a row is faulty and on_error is raise.
         """
+        for source in self.config.sources.values():
+            files_of(source)  # what is missing is told before anything is made
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         foreign = sorted({path.name for path in folder.iterdir() if not _is_own(path.name)})

@@ -186,6 +186,7 @@ def test_mistakes_are_one_line_before_training(
     error = capsys.readouterr().err.strip().splitlines()
     assert message in error[-1]
     assert len([line for line in error if line.startswith("gpt4o-lit fit:")]) == 1
+    assert not (message == "did you mean" and Path("prepared").exists())
 
 
 def test_loggers_that_show_tables_are_handed_what_was_written(config: Path) -> None:
