@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from gpt4o_lit.callbacks.samples import evaluating, prompt_format_of
 from gpt4o_lit.evaluation.text_metrics import TextMetricName, text_metric
-from gpt4o_lit.generation import BeamConfig, SamplingConfig, generate, search
+from gpt4o_lit.generation import BeamConfig, likeliest
 
 COLUMNS = ["source", "reference", "output"]
 
@@ -111,27 +111,21 @@ class TextQuality(Callback):
 
     def _answer(self, trainer: Any, task: Any, pairs: Sequence[tuple[int, Any]]) -> list[Answered]:
         """What the network makes of the sources, in their order."""
-        tokenizer, form = trainer.datamodule.tokenizer, prompt_format_of(trainer, task)
-        most = self.max_new_tokens or trainer.datamodule.pairs.max_target_len
+        data, form = trainer.datamodule, prompt_format_of(trainer, task)
+        beams = BeamConfig(
+            num_beams=self.num_beams,
+            max_new_tokens=self.max_new_tokens or data.pairs.max_target_len,
+            length_penalty=self.length_penalty,
+        )
         by_length = sorted(pairs, key=lambda pair: len(pair[1].source))
         show = trainer.is_global_zero and trainer.progress_bar_callback is not None
         answered: list[Answered] = []
         with tqdm(total=len(pairs), desc="answering", leave=False, disable=not show) as bar:
             for start in range(0, len(by_length), self.batch_size):
                 batch = by_length[start : start + self.batch_size]
-                prompts = [pair.source for _, pair in batch]
-                how: dict[str, Any] = {"prompt_format": form}
-                if self.num_beams > 1:
-                    beams = BeamConfig(
-                        num_beams=self.num_beams,
-                        max_new_tokens=most,
-                        length_penalty=self.length_penalty,
-                    )
-                    found = search(task.transformer, tokenizer, prompts, beams, **how)
-                    texts = [hypotheses[0][0] for hypotheses in found]
-                else:
-                    greedy = SamplingConfig(max_new_tokens=most, temperature=0.0)
-                    texts = generate(task.transformer, tokenizer, prompts, greedy, **how)
+                sources = data.tokenizer.encode_batch([pair.source for _, pair in batch])
+                read = [source[: data.pairs.max_source_len - 1] for source in sources]
+                texts = likeliest(task.transformer, data.tokenizer, read, beams, prompt_format=form)
                 answered += [
                     Answered(number, pair.source, pair.references, text)
                     for (number, pair), text in zip(batch, texts, strict=True)

@@ -12,7 +12,7 @@ from gpt4o_lit.commands.run_flags import opened_run, prompt_format_of
 from gpt4o_lit.corpus.labelled import joined, texts_of_row
 from gpt4o_lit.corpus.tagged import pieces_of, words_of
 from gpt4o_lit.corpus.template import Template
-from gpt4o_lit.generation import BeamConfig, SamplingConfig, generate, search
+from gpt4o_lit.generation import BeamConfig, likeliest
 from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.model.pool import class_scores
 from gpt4o_lit.run_directory import RunDirectory
@@ -60,22 +60,19 @@ class _Writer(Answerer):
     def __init__(self, run: OpenedRun, settings: Mapping[str, Any], args: Any) -> None:
         super().__init__(run, settings, [settings["source"]])
         self.longest = settings["max_source_len"] - 1
-        most = args.max_new_tokens or settings["max_target_len"]
-        self.greedy = SamplingConfig(max_new_tokens=most, temperature=0.0)
         self.beams = BeamConfig(
-            num_beams=args.num_beams, max_new_tokens=most, length_penalty=args.length_penalty
+            num_beams=args.num_beams,
+            max_new_tokens=args.max_new_tokens or settings["max_target_len"],
+            length_penalty=args.length_penalty,
         )
 
     def source(self, values: Mapping[str, Any]) -> Source:
         return self.run.tokenizer.encode(self.templates[0].render(values))[: self.longest]
 
     def answers(self, sources: Sequence[Source]) -> list[Answer]:
-        how: dict[str, Any] = {"prompt_format": prompt_format_of(self.run)}
         net, tokenizer = self.run.transformer, self.run.tokenizer
-        if self.beams.num_beams == 1:
-            texts = generate(net, tokenizer, sources, self.greedy, **how)
-        else:
-            texts = [best[0][0] for best in search(net, tokenizer, sources, self.beams, **how)]
+        form = prompt_format_of(self.run)
+        texts = likeliest(net, tokenizer, sources, self.beams, prompt_format=form)
         return [{"output": text} for text in texts]
 
 

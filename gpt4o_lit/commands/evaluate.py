@@ -27,6 +27,12 @@ from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.run_directory import RunDirectory
 
+ABOUT = (
+    "Measure a run on texts, on tasks of EleutherAI's lm-evaluation-harness, and on programs. A "
+    "table, the same as JSON in the last line and in RUN/evaluate/TIME/results.json, and lines in "
+    "the run's MODEL_CARD.md."
+)
+FULL = Outcome(False, "its prompt fills the context")
 EXAMPLE = """examples:
   gpt4o-lit evaluate runs/quickstart/TIME --text README.md
   gpt4o-lit evaluate runs/wikitext2/TIME --text data/wikitext2/test.txt --stride 64
@@ -37,13 +43,7 @@ EXAMPLE = """examples:
 
 def build_parser() -> OneLineParser:
     """The verb's options."""
-    parser = OneLineParser(
-        "evaluate",
-        "Measure a run on texts and on tasks of EleutherAI's lm-evaluation-harness. "
-        "A table, the same as JSON in the last line and in RUN/evaluate/TIME/results.json, and "
-        "lines in the run's MODEL_CARD.md.",
-        epilog=EXAMPLE,
-    )
+    parser = OneLineParser("evaluate", ABOUT, epilog=EXAMPLE)
     add = parser.add_argument
     add("run", metavar="RUN", help="the directory that `fit` or `import` made")
     add(
@@ -155,34 +155,32 @@ def _on_problems(
     """pass@k; each program and how it ended is written to the file."""
     from tqdm import tqdm
 
-    limits, room = Limits(seconds=args.seconds), run.transformer.config.max_seq_len
-    rights, too_long = [], 0
+    room, rights = run.transformer.config.max_seq_len, []
+    fits = [len(run.tokenizer.encode(problem.prompt)) < room for problem in problems]
+    if not all(fits):
+        print(
+            f"{fits.count(False)} of {len(problems)} prompts fill the context of {room} pieces and "
+            "count as wrong",
+            file=sys.stderr,
+        )
     with file.open("w", encoding="utf-8") as lines, tqdm(problems, unit=" problems") as bar:
         for number, problem in enumerate(bar):
-            config = SamplingConfig(
-                max_new_tokens=256, temperature=args.temperature, stop=STOP, seed=number
-            )
-            prompts = [problem.prompt] * args.samples
-            if len(run.tokenizer.encode(problem.prompt)) >= room:
-                too_long += 1
-                answers, end = [""] * args.samples, Outcome(False, "its prompt fills the context")
-                ends = [end] * args.samples
-            else:
+            answers, ends = [""] * args.samples, [FULL] * args.samples
+            if fits[number]:
+                config = SamplingConfig(
+                    max_new_tokens=256, temperature=args.temperature, stop=STOP, seed=number
+                )
+                prompts = [problem.prompt] * args.samples
                 answers = generate(
                     run.transformer, run.tokenizer, prompts, config, prompt_format=form
                 )
+                limits = Limits(seconds=args.seconds)
                 ends = [run_program(problem.program(answer), limits) for answer in answers]
             rights.append(sum(end.passed for end in ends))
             for answer, end in zip(answers, ends, strict=True):
                 told = {"problem": problem.name, "completion": answer, **asdict(end)}
                 lines.write(json.dumps(told, ensure_ascii=False) + "\n")
             bar.set_postfix(right=sum(map(bool, rights)))
-    if too_long:
-        print(
-            f"{too_long} of {len(problems)} prompts fill the context of {room} pieces and count as "
-            "wrong",
-            file=sys.stderr,
-        )
     name = Path(args.code).name
     return [
         Result(name, len(problems), f"pass@{k}", pass_at_k(rights, args.samples, k)) for k in args.k

@@ -8,7 +8,7 @@ from gpt4o_lit.generation.fill import fill
 from gpt4o_lit.generation.prefill import Prompt, PromptFormat
 from gpt4o_lit.generation.sampling import SamplingConfig, sample
 from gpt4o_lit.generation.speculative import Draft, speculate
-from gpt4o_lit.generation.write import generate, search, stream
+from gpt4o_lit.generation.write import generate, likeliest, search, stream
 
 __all__ = [
     "BeamConfig",
@@ -24,6 +24,7 @@ __all__ = [
     "decode",
     "fill",
     "generate",
+    "likeliest",
     "sample",
     "search",
     "speculate",

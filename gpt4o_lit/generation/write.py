@@ -82,6 +82,24 @@ def search(
     return texts
 
 
+def likeliest(
+    transformer: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    config: BeamConfig,
+    *,
+    prompt_format: PromptFormat = PLAIN,
+) -> list[str]:
+    """The best text behind each prompt: of a search, or with one beam the greedy one."""
+    if config.num_beams == 1:
+        greedy = SamplingConfig(
+            max_new_tokens=config.max_new_tokens, temperature=0.0, stop=config.stop
+        )
+        return generate(transformer, tokenizer, prompts, greedy, prompt_format=prompt_format)
+    found = search(transformer, tokenizer, prompts, config, prompt_format=prompt_format)
+    return [texts[0][0] for texts in found]
+
+
 def stream(
     transformer: Transformer,
     tokenizer: Tokenizer,
