@@ -12,6 +12,7 @@ from torch import distributed
 from tqdm import tqdm
 
 from gpt4o_lit.callbacks.samples import evaluating, prompt_format_of
+from gpt4o_lit.evaluation.spans import find_answer
 from gpt4o_lit.evaluation.text_metrics import TextMetricName, text_metric
 from gpt4o_lit.generation import BeamConfig, likeliest
 
@@ -72,10 +73,10 @@ class TextQuality(Callback):
         if not self.enabled:
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if not hasattr(datamodule, "texts"):
+        if not hasattr(datamodule, "texts") and not hasattr(datamodule, "questions"):
             raise ValueError(
                 f"TextQuality scores answers, but {type(datamodule).__name__} has none; use it "
-                "with gpt4o_lit.data.PairsDataModule, or take it out"
+                "with PairsDataModule or SpansDataModule, or take it out"
             )
         for metric in self.metrics.values():
             metric.statistics(["a"], [["a"]])
@@ -91,10 +92,13 @@ class TextQuality(Callback):
             self._score(trainer, pl_module, "test", "test", None)
 
     def _score(self, trainer: Any, task: Any, split: str, name: str, most: int | None) -> None:
-        pairs = list(enumerate(trainer.datamodule.texts(split)[:most]))
-        mine = pairs[trainer.global_rank :: trainer.world_size]
+        data = trainer.datamodule
+        of_spans = hasattr(data, "questions")
+        asked = list(enumerate((data.questions if of_spans else data.texts)(split)[:most]))
+        mine = asked[trainer.global_rank :: trainer.world_size]
         with evaluating(task.transformer):
-            answered = self._answer(trainer, task, mine)
+            answer = self._find if of_spans else self._answer
+            answered = answer(trainer, task, mine)
         outputs, references = [a.output for a in answered], [a.references for a in answered]
         scores, signatures = {}, {}
         for metric in self.metrics.values():
@@ -132,6 +136,19 @@ class TextQuality(Callback):
                 ]
                 bar.update(len(batch))
         return sorted(answered, key=lambda each: each.number)
+
+    def _find(self, trainer: Any, task: Any, asked: Sequence[tuple[int, Any]]) -> list[Answered]:
+        """What of each question's text answers it."""
+        data, answered = trainer.datamodule, []
+        show = trainer.is_global_zero and trainer.progress_bar_callback is not None
+        for number, each in tqdm(asked, desc="answering", leave=False, disable=not show):
+            windows = data.windows(each.question, each.context)
+            text = find_answer(
+                task.transformer, data.tokenizer, windows, each.context,
+                unanswered=data.unanswered,
+            )  # fmt: skip
+            answered.append(Answered(number, each.question, each.answers or [""], text))
+        return answered
 
     def _write(self, trainer: Any, name: str, answered: list[Answered], told: Any) -> None:
         folder = Path(trainer.default_root_dir) / "outputs"

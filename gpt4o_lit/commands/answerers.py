@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from gpt4o_lit.commands.run_flags import opened_run, prompt_format_of
 from gpt4o_lit.corpus.labelled import joined, texts_of_row
+from gpt4o_lit.corpus.spans import Window, windows_of
 from gpt4o_lit.corpus.tagged import pieces_of, words_of
 from gpt4o_lit.corpus.template import Template
+from gpt4o_lit.evaluation.spans import find_answer
 from gpt4o_lit.generation import BeamConfig, likeliest
 from gpt4o_lit.interop.run import OpenedRun
 from gpt4o_lit.model.pool import class_scores
@@ -20,6 +23,17 @@ from gpt4o_lit.run_directory import RunDirectory
 Source = list[int]
 Answer = dict[str, Any]
 """`output`, and what else is known of it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question in the windows of its text."""
+
+    windows: list[Window]
+    context: str
+
+    def __len__(self) -> int:
+        return len(self.windows)
 
 
 class Answerer(ABC):
@@ -46,11 +60,11 @@ class Answerer(ABC):
         return columns[0]
 
     @abstractmethod
-    def source(self, values: Mapping[str, Any]) -> Source:
+    def source(self, values: Mapping[str, Any]) -> Any:
         """The pieces of a row's source, as many of them as training has seen."""
 
     @abstractmethod
-    def answers(self, sources: Sequence[Source]) -> list[Answer]:
+    def answers(self, sources: Sequence[Any]) -> list[Answer]:
         """What is answered to each."""
 
 
@@ -146,6 +160,28 @@ class _Tagger(Answerer):
         return answers
 
 
+class _Finder(Answerer):
+    """Finds the part of a text that answers a question."""
+
+    def __init__(self, run: OpenedRun, settings: Mapping[str, Any], args: Any) -> None:
+        columns = [settings["question"], settings["context"]]
+        super().__init__(run, settings, [f"{{{name}}}" for name in columns])
+        self.limits = {name: settings[name] for name in ("max_len", "stride")}
+
+    def source(self, values: Mapping[str, Any]) -> Asked:
+        question, context = texts_of_row(self.templates, values)
+        return Asked(windows_of(question, context, self.run.tokenizer, **self.limits), context)
+
+    def answers(self, sources: Sequence[Any]) -> list[Answer]:
+        net, tokenizer = self.run.transformer, self.run.tokenizer
+        assert self.run.classification is not None
+        none: bool = self.run.classification["unanswered"]
+        return [
+            {"output": find_answer(net, tokenizer, each.windows, each.context, unanswered=none)}
+            for each in sources
+        ]
+
+
 def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Rows filled up on the right, and their documents: 0, padding -1."""
     longest = max(map(len, rows))
@@ -158,7 +194,7 @@ def answerer_of(args: Any) -> Answerer:
     """The run that the flags name, ready to answer.
 
     Raises:
-        ValueError: it was trained neither on pairs nor on labelled texts.
+        ValueError: it was trained on nothing that has answers.
     """
     config = RunDirectory.existing(args.run).config
     values: Any = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -168,9 +204,11 @@ def answerer_of(args: Any) -> Answerer:
         return _Writer(opened_run(args), settings["pairs"], args)
     if "labelled" in settings:
         return _Classifier(opened_run(args), settings["labelled"], args)
+    if "spans" in settings:
+        return _Finder(opened_run(args), settings["spans"], args)
     if "tagged" in settings:
         return _Tagger(opened_run(args), settings["tagged"], args)
     raise ValueError(
-        f"{args.run} was trained neither on pairs nor on labelled texts, so it answers nothing; "
+        f"{args.run} was trained on no examples that have answers, so it answers nothing; "
         "use `gpt4o-lit generate`"
     )

@@ -131,7 +131,7 @@ class _File:
             return read_rows({self.answerer.only_column(): str(self.input)})
         return read_rows(str(self.input), self.columns, self.skips)
 
-    def _source(self, row: Row) -> list[int]:
+    def _source(self, row: Row) -> Any:
         try:
             return self.answerer.source(row.values)
         except ValueError as error:

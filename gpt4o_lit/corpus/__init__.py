@@ -9,6 +9,7 @@ from gpt4o_lit.corpus.packing import order, shard
 from gpt4o_lit.corpus.pairs import PairsConfig, prepare_pairs
 from gpt4o_lit.corpus.preferences import PreferencesConfig, prepare_preferences
 from gpt4o_lit.corpus.prepare import prepare
+from gpt4o_lit.corpus.spans import SpansConfig, prepare_spans
 from gpt4o_lit.corpus.tagged import TaggedConfig, prepare_tagged
 from gpt4o_lit.corpus.texts import documents_of
 
@@ -21,6 +22,7 @@ __all__ = [
     "LabelledConfig",
     "PairsConfig",
     "PreferencesConfig",
+    "SpansConfig",
     "Split",
     "TaggedConfig",
     "documents_of",
@@ -30,6 +32,7 @@ __all__ = [
     "prepare_labelled",
     "prepare_pairs",
     "prepare_preferences",
+    "prepare_spans",
     "prepare_tagged",
     "shard",
 ]

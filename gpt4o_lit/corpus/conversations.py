@@ -5,7 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt4o_lit.corpus.examples import Example, ExampleBuilder, Examples, TablesConfig, TooLong
+from gpt4o_lit.corpus.examples import (
+    Encoded,
+    Example,
+    ExampleBuilder,
+    Examples,
+    TablesConfig,
+    TooLong,
+)
 from gpt4o_lit.corpus.rows import Row
 from gpt4o_lit.tokenizer import Message, Role, Tokenizer, TokenizerRecipe, message_ids
 
@@ -153,18 +160,16 @@ class _ConversationsBuilder(ExampleBuilder):
     def texts(self, example: Example) -> list[str]:
         return [message["content"] for message in example.source]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: Tokenizer
-    ) -> list[tuple[list[int], list[int]]]:
+    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[Encoded]]:
         return [
-            self._encode([Message(**message) for message in example.source], tokenizer)
+            [self._encode([Message(**message) for message in example.source], tokenizer)]
             for example in examples
         ]
 
     def limits(self) -> tuple[int, int | None]:
         return self.config.max_len, None
 
-    def _encode(self, messages: list[Message], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    def _encode(self, messages: list[Message], tokenizer: Tokenizer) -> Encoded:
         """The pieces, and which of them are learned: what an assistant says, and its end."""
         pieces: list[int] = []
         learned: list[int] = []

@@ -6,13 +6,12 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
 
 from gpt4o_lit.corpus.documents import Skips, digest_of
 from gpt4o_lit.corpus.folder import LOCK, TOKENIZER, read_json, write_json
@@ -30,6 +29,8 @@ OWN |= {f"{split}.jsonl" for split in SPLITS}
 BATCH = 4096
 Array = np.ndarray[Any, Any]
 TooLong = Literal["raise", "skip", "truncate"]
+Encoded = tuple[list[int], list[int]]
+"""Source and target in numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,8 @@ class Examples:
         return ExampleSplit(self.folder, name)
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The examples of valid or test as they were written, in the order of the split."""
+        """The examples of valid or test as they were read, in the order of the split; `parts` of
+        each is how many of the split are of it."""
         lines = (self.folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines if line]
 
@@ -166,10 +168,8 @@ class ExampleBuilder(ABC):
         """What a tokenizer may learn from."""
 
     @abstractmethod
-    def encode(
-        self, examples: Sequence[Example], tokenizer: Tokenizer
-    ) -> list[tuple[list[int], list[int]]]:
-        """Source and target in numbers."""
+    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[Encoded]]:
+        """Source and target of each in numbers; of a long one there may be several parts."""
 
     @abstractmethod
     def limits(self) -> tuple[int, int | None]:
@@ -279,27 +279,25 @@ class ExampleBuilder(ABC):
         while batch := list(islice(examples, BATCH)):
             rows: tuple[list[int], list[int]] = ([], [])
             for example, encoded in zip(batch, self.encode(batch, tokenizer), strict=True):
-                kept = self._cut(example, encoded, skips)
-                if kept is None:
-                    continue
-                for side, numbers in enumerate(kept):
+                cut = [self._cut(example, part, skips) for part in encoded]
+                parts = [part for part in cut if part is not None]
+                for side, numbers in chain.from_iterable(map(enumerate, parts)):
                     rows[side].extend(numbers)
                     lengths[side].append(len(numbers))
-                if split != "train":
-                    lines.append(json.dumps(vars(example), ensure_ascii=False) + "\n")
-            for parts, flat in zip(sides, rows, strict=True):
-                parts.append(np.array(flat, dtype))
-        for name, parts, counts in zip(SIDES, sides, lengths, strict=True):
+                if split != "train" and parts:
+                    told = vars(example) | {"parts": len(parts)}
+                    lines.append(json.dumps(told, ensure_ascii=False) + "\n")
+            for arrays, flat in zip(sides, rows, strict=True):
+                arrays.append(np.array(flat, dtype))
+        for name, arrays, counts in zip(SIDES, sides, lengths, strict=True):
             starts = np.cumsum([0, *counts])[:-1]
-            write_shard(folder / f"{split}-{name}.bin", identity, parts, starts, num_bytes=0)
+            write_shard(folder / f"{split}-{name}.bin", identity, arrays, starts, num_bytes=0)
         if split != "train":
             write_whole(folder / f"{split}.jsonl", "".join(lines).encode())
         pieces = {f"{name} pieces": sum(each) for name, each in zip(SIDES, lengths, strict=True)}
         return {"examples": len(lengths[0]), **pieces, **dict(sorted(skips.counts.items()))}
 
-    def _cut(
-        self, example: Example, encoded: tuple[list[int], list[int]], skips: Skips
-    ) -> list[list[int]] | None:
+    def _cut(self, example: Example, encoded: Encoded, skips: Skips) -> list[list[int]] | None:
         """Both sides, if they are short enough or may be cut."""
         cut = []
         for side, row, most in zip(SIDES, encoded, self.limits(), strict=True):
@@ -319,10 +317,15 @@ class ExampleBuilder(ABC):
     def _note(self, kind: str, message: str) -> None:
         """Say once what was read otherwise than its name promises."""
         if self.progress and message not in self._noted:
+            from tqdm import tqdm
+
             self._noted.add(message)
             tqdm.write(message, file=sys.stderr)
 
     def _shown(self, examples: Iterator[Example], what: str) -> Iterator[Example]:
+        # Imported here, so that the worker processes of a corpus start without it.
+        from tqdm import tqdm
+
         return tqdm(
             examples, desc=what, unit=" rows", unit_scale=True, disable=not self.progress,
             leave=False,

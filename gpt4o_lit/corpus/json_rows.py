@@ -96,10 +96,23 @@ def _array(data: bytes, name: str, handle: Handle) -> list[Any]:
         mend = "mend it, or where each line is an object, rename the file to .jsonl"
         handle("broken JSON", f"{where} is broken JSON ({error}); {mend}")
         return []
+    if isinstance(rows, dict) and isinstance(rows.get("data"), list):
+        return list(_squad(rows["data"]))
     if isinstance(rows, list):
         return rows
     handle("broken JSON", f"{name} holds no array but {type(rows).__name__}; write an array")
     return []
+
+
+def _squad(articles: list[Any]) -> Iterator[Any]:
+    """The questions in SQuAD's own JSON, each with its text; other lists in `data` as they are."""
+    for article in articles:
+        if not isinstance(article, dict) or "paragraphs" not in article:
+            yield article
+            continue
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                yield {**question, "context": paragraph["context"]}
 
 
 def _whole(stream: Stream, name: str, size: int) -> bytes:

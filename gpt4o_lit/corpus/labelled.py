@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from gpt4o_lit.corpus.documents import Skips
-from gpt4o_lit.corpus.examples import Example, ExampleBuilder, Examples, TablesConfig, TooLong
+from gpt4o_lit.corpus.examples import (
+    Encoded,
+    Example,
+    ExampleBuilder,
+    Examples,
+    TablesConfig,
+    TooLong,
+)
 from gpt4o_lit.corpus.rows import Row
 from gpt4o_lit.corpus.template import Template, value_of
 from gpt4o_lit.tokenizer import Tokenizer, TokenizerRecipe
@@ -148,15 +155,13 @@ class _LabelledBuilder(ExampleBuilder):
     def texts(self, example: Example) -> list[str]:
         return list(example.source)
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: Tokenizer
-    ) -> list[tuple[list[int], list[int]]]:
+    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[Encoded]]:
         assert self.classes is not None
         room = self.limits()[0] if self.config.too_long == "truncate" else None
         encoded = []
         for example in examples:
             pieces = joined(tokenizer.encode_batch(example.source), tokenizer, room)
-            encoded.append((pieces, [self.classes[label] for label in example.target]))
+            encoded.append([(pieces, [self.classes[label] for label in example.target])])
         return encoded
 
     def limits(self) -> tuple[int, int | None]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt4o_lit.corpus.examples import Example, ExampleBuilder, Examples, TablesConfig
+from gpt4o_lit.corpus.examples import Encoded, Example, ExampleBuilder, Examples, TablesConfig
 from gpt4o_lit.corpus.rows import Row
 from gpt4o_lit.corpus.template import Template, value_of
 from gpt4o_lit.tokenizer import Tokenizer, TokenizerRecipe
@@ -96,12 +96,10 @@ class _PairsBuilder(ExampleBuilder):
     def texts(self, example: Example) -> list[str]:
         return [example.source, example.target[0]]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: Tokenizer
-    ) -> list[tuple[list[int], list[int]]]:
+    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[Encoded]]:
         sources = tokenizer.encode_batch([example.source for example in examples])
         targets = tokenizer.encode_batch([example.target[0] for example in examples])
-        return list(zip(sources, targets, strict=True))
+        return [[pair] for pair in zip(sources, targets, strict=True)]
 
     def limits(self) -> tuple[int, int | None]:
         return self.config.max_source_len - 1, self.config.max_target_len - 1

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from gpt4o_lit.corpus.conversations import FORMS, form_of, spoken
-from gpt4o_lit.corpus.examples import Example, ExampleBuilder, Examples, TablesConfig, TooLong
+from gpt4o_lit.corpus.examples import (
+    Encoded,
+    Example,
+    ExampleBuilder,
+    Examples,
+    TablesConfig,
+    TooLong,
+)
 from gpt4o_lit.corpus.rows import Row
 from gpt4o_lit.tokenizer import Message, Tokenizer, TokenizerRecipe, message_ids
 
@@ -72,9 +79,7 @@ class _PreferencesBuilder(ExampleBuilder):
     def texts(self, example: Example) -> list[str]:
         return [*(message["content"] for message in example.source), *example.target]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: Tokenizer
-    ) -> list[tuple[list[int], list[int]]]:
+    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[Encoded]]:
         encoded = []
         for example in examples:
             messages = [Message(**message) for message in example.source]
@@ -85,7 +90,7 @@ class _PreferencesBuilder(ExampleBuilder):
             most = self.config.max_len
             if self.config.too_long == "truncate" and len(prompt) < most:
                 chosen, rejected = chosen[:most], rejected[:most]
-            encoded.append((chosen, [len(prompt), *rejected]))
+            encoded.append([(chosen, [len(prompt), *rejected])])
         return encoded
 
     def limits(self) -> tuple[int, int | None]:

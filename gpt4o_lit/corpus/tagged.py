@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from gpt4o_lit.corpus.documents import Skips
-from gpt4o_lit.corpus.examples import Example, ExampleBuilder, Examples, TablesConfig, TooLong
+from gpt4o_lit.corpus.examples import (
+    Encoded,
+    Example,
+    ExampleBuilder,
+    Examples,
+    TablesConfig,
+    TooLong,
+)
 from gpt4o_lit.corpus.rows import Row
 from gpt4o_lit.corpus.template import value_of
 from gpt4o_lit.tokenizer import Tokenizer, TokenizerRecipe
@@ -122,15 +129,13 @@ class _TaggedBuilder(ExampleBuilder):
     def texts(self, example: Example) -> list[str]:
         return [" ".join(example.source)]
 
-    def encode(
-        self, examples: Sequence[Example], tokenizer: Tokenizer
-    ) -> list[tuple[list[int], list[int]]]:
-        return [self._encode(example, tokenizer) for example in examples]
+    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[Encoded]]:
+        return [[self._encode(example, tokenizer)] for example in examples]
 
     def limits(self) -> tuple[int, int | None]:
         return self.config.max_len - 2, None
 
-    def _encode(self, example: Example, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    def _encode(self, example: Example, tokenizer: Tokenizer) -> Encoded:
         assert self.classes is not None
         pieces: list[int] = []
         classes: list[int] = []

@@ -6,6 +6,7 @@ from gpt4o_lit.data.loader import PackedLoader
 from gpt4o_lit.data.packed import PackedDataModule
 from gpt4o_lit.data.pairs import PairsDataModule
 from gpt4o_lit.data.preferences import PreferencesDataModule
+from gpt4o_lit.data.spans import SpansDataModule
 from gpt4o_lit.data.tables import BucketLoader
 from gpt4o_lit.data.tagged import TaggedDataModule
 
@@ -17,5 +18,6 @@ __all__ = [
     "PackedLoader",
     "PairsDataModule",
     "PreferencesDataModule",
+    "SpansDataModule",
     "TaggedDataModule",
 ]

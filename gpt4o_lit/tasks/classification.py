@@ -28,6 +28,8 @@ class Classification(Task):
         transformer: The network: an encoder or a decoder.
         pool: What the head reads. Default: mean for an encoder, last for a decoder.
         label_smoothing: Share of each target that is spread over all classes (arXiv:1512.00567).
+        word_dropout: Share of the pieces that are hidden behind the mask while training
+            (aclanthology.org/P15-1162).
         optimizer: Default: AdamW at a learning rate of 1e-3.
         schedule: Factor of the learning rate per step. Default: warm-up, then cosine.
         compile: Compile the stacks of the network; checkpoint keys stay as they are.
@@ -42,6 +44,7 @@ class Classification(Task):
         transformer: TransformerConfig = NO_STACKS,
         pool: Pool | None = None,
         label_smoothing: float = 0.0,
+        word_dropout: float = 0.0,
         optimizer: OptimizerRecipe | None = None,
         schedule: Schedule | None = None,
         compile: bool = False,
@@ -57,6 +60,7 @@ class Classification(Task):
         is_encoder = self.transformer_config.decoder is None
         self.pool: Pool = pool or ("mean" if is_encoder else "last")
         self.label_smoothing = self._share("label_smoothing", label_smoothing)
+        self.word_dropout = self._share("word_dropout", word_dropout)
 
     def setup(self, stage: str) -> None:
         """Refuse texts that are longer than the network reads."""
@@ -74,6 +78,8 @@ class Classification(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch, weighed by its texts, or with several classes by its decisions."""
+        if self.word_dropout:
+            batch = batch | {"tokens": self._some_hidden(batch["tokens"])}
         if self.teacher is not None:
             return self.weighted_loss(*self._taught_loss_sum(batch, self.teacher))
         logits_BC = self.logits(self.transformer, batch)
@@ -140,6 +146,14 @@ class Classification(Task):
 
     def _completed(self, config: TransformerConfig) -> TransformerConfig:
         return replace(super()._completed(config), num_classes=len(self.datamodule.classes))
+
+    def _some_hidden(self, tokens_BT: Tensor) -> Tensor:
+        """The mask in place of some pieces; special ones stay."""
+        tokenizer = self.datamodule.tokenizer
+        special = torch.tensor(tokenizer.special_ids, device=tokens_BT.device)
+        drawn_BT = torch.rand(tokens_BT.shape, device=tokens_BT.device) < self.word_dropout
+        hidden_BT = drawn_BT & ~torch.isin(tokens_BT, special)
+        return tokens_BT.masked_fill(hidden_BT, tokenizer.mask_id)
 
     def _loss_sum(
         self, logits_BC: Tensor, targets: Tensor, label_smoothing: float = 0.0

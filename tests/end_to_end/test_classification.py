@@ -127,6 +127,7 @@ def test_pairs_of_sentences_and_a_pretrained_network(config: Path) -> None:
 
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
     flags = ("--trainer.max_steps", "120", "--trainer.val_check_interval", "10")
+    flags += ("--model.init_args.word_dropout", "0.2")
     whole = fit(config, "whole", *flags)
     stopped = kill_and_resume(config, flags, rows=50)
     assert 20 < stopped < 120
@@ -138,9 +139,10 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
 def test_two_processes_equal_one(multi: bool, config: Path) -> None:
     if multi:
         change(config, several)
-    alone = fit(config, "alone", DROPOUT, "0")
+    flags = [DROPOUT, "0", "--model.init_args.optimizer.init_args.lr", "0.001"]
+    alone = fit(config, "alone", *flags)
     half = "--data.init_args.batch_tokens=64"
-    fit_on_two("--config", str(config), "--run_dir", "together", DROPOUT, "0", half)
+    fit_on_two("--config", str(config), "--run_dir", "together", *flags, half)
     assert_equal(weights(alone), weights(Path("together")), atol=1e-5)
     assert_same_losses(alone, Path("together"))
     scores = [read_metrics(Path(run) / "metrics.csv")[-1] for run in ("alone", "together")]

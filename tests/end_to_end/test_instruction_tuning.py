@@ -54,6 +54,7 @@ def test_one_can_talk_with_what_has_learned_from_conversations(
     assert "two" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
     flags = ("--trainer.max_steps", "120", "--trainer.val_check_interval", "15")
     whole = fit(config, "whole", *flags)

@@ -48,6 +48,7 @@ def test_a_network_comes_to_prefer_what_is_chosen(config: Path) -> None:
     assert main(["generate", str(run), "--prompt", "a", "--max_new_tokens", "3"]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
     flags = ("--trainer.max_steps", "80", "--trainer.val_check_interval", "5")
     flags += ("--model.init_args.optimizer.init_args.lr", "1e-4")

@@ -66,6 +66,7 @@ def test_a_network_learns_to_find_names(config: Path) -> None:
     assert found[2][-1] is None  # it is longer than training has seen
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
     flags = ("--trainer.max_steps", "120", "--trainer.val_check_interval", "10")
     whole = fit(config, "whole", *flags)

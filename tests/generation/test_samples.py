@@ -1,5 +1,6 @@
 """Samples of a run in training: they write a section and leave everything as it was."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from gpt4o_lit.callbacks import Samples
+from gpt4o_lit.data import PackedDataModule
 from gpt4o_lit.generation import PromptFormat, SamplingConfig, generate
 from gpt4o_lit.model import AttentionConfig, StackConfig, Transformer, TransformerConfig
 from gpt4o_lit.objectives import CausalLM, PrefixLM
@@ -44,7 +46,10 @@ def training(kind: str, directory: Path) -> tuple[Any, Any]:
         vocab_size=tokenizer.vocab_size,
         max_seq_len=64,
     )
-    corpus = SimpleNamespace(split=lambda name: Valid())
+    data: Any = SimpleNamespace(
+        _opened=lambda: SimpleNamespace(split=lambda name: Valid()), tokenizer=tokenizer
+    )
+    data.prompts = partial(PackedDataModule.prompts, data)
     trainer = SimpleNamespace(
         sanity_checking=False,
         fast_dev_run=False,
@@ -53,7 +58,7 @@ def training(kind: str, directory: Path) -> tuple[Any, Any]:
         global_step=7,
         callback_metrics={"val/loss": torch.tensor(1.25)},
         default_root_dir=str(directory),
-        datamodule=SimpleNamespace(corpus=corpus, tokenizer=tokenizer),
+        datamodule=data,
     )
     return trainer, SimpleNamespace(transformer=Transformer(config).train())
 
