@@ -106,6 +106,7 @@ def test_adapters_alone_are_trained_and_the_run_opens_with_them(
     assert val_loss("again") == pytest.approx(best, abs=2e-3 if "with/bf16" in flags else 1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path, overlay: Overlay) -> None:
     flags = (*FASTER, "--config", overlay(**QLORA), "--trainer.max_steps", "8")
     flags += ("--checkpoint.every_n_train_steps", "1")

@@ -60,7 +60,7 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_equal_one(config: Path) -> None:
-    flags = ["--model.init_args.dropout", "0"]
+    flags = ["--model.init_args.dropout", "0", "--model.init_args.optimizer.init_args.lr", "1e-4"]
     alone = fit(config, "alone", *flags)
     half = "--data.init_args.batch_tokens=64"
     fit_on_two("--config", str(config), "--run_dir", "together", *flags, half)

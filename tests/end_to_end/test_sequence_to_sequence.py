@@ -143,6 +143,7 @@ def test_two_processes_equal_one(config: Path) -> None:
     assert len(outputs[0].read_text().splitlines()) == len(outputs[1].read_text().splitlines()) == 5
 
 
+@pytest.mark.slow
 def test_a_smaller_network_learns_from_a_run(config: Path) -> None:
     teacher = fit(config, "teacher")
     distil = {
