@@ -100,7 +100,16 @@ class Peer:
         )
         labels = padded([torch.tensor(row["labels"]).numpy() for row in rows], IGNORED)
         mask = padded([torch.ones(len(row["input_ids"])).numpy() for row in rows], 0)
-        return {"input_ids": sources, "labels": labels, "attention_mask": mask}
+        # With smoothed labels their loss is no part of the model, which then shifts nothing itself.
+        starts = torch.full_like(labels[:, :1], self.tokenizer.pad_id)
+        read = torch.cat([starts, labels[:, :-1]], dim=1)
+        read = read.masked_fill(read == IGNORED, self.tokenizer.pad_id)
+        return {
+            "input_ids": sources,
+            "labels": labels,
+            "attention_mask": mask,
+            "decoder_input_ids": read,
+        }
 
     def train(self, steps: int, rate: float) -> tuple[transformers.MarianMTModel, float]:
         """The trained model, and non-padding pieces a second."""
