@@ -214,7 +214,7 @@ def test_a_row_with_too_few_fields_is_named(suffix: str, tmp_path: Path) -> None
     [
         (b'{"a": 1}\n{"a": 2}\n', r"a\.json:2 is broken JSON .*rename the file to \.jsonl",
          "broken JSON"),
-        (b'{"data": []}', r"a\.json holds no array but dict; write an array", "broken JSON"),
+        (b'{"rows": []}', r"a\.json holds no array but dict; write an array", "broken JSON"),
         (b'[{"a":\n"\xff"}]', r"a\.json:2 is not UTF-8", "not UTF-8"),
         (b"[" * 100000, r"a\.json is broken JSON", "broken JSON"),
     ],
