@@ -12,14 +12,22 @@ from matplotlib import pyplot as plt
 from gpt4o_lit.callbacks.metrics_log import read_metrics
 
 FIGURES = {
-    "loss": (("train/loss", "val/loss"), "nats per token"),
+    "loss": (("train/loss", "val/loss"), "nats per target"),
+    "scores_of_texts": (
+        ("val/sacrebleu", "val/chrf", "val/rougeL", "val/exact_match", "val/token_f1"),
+        "score, 0 to 100",
+    ),
+    "scores_of_classes": (
+        ("val/macro_f1", "val/micro_f1", "val/entity_f1", "val/matthews"),
+        "score, 0 to 1",
+    ),
     "learning_rate": (("train/lr",), "learning rate"),
     "tokens_per_second": (("perf/tokens_per_second",), "tokens per second"),
 }
 
 
 class Plots(Callback):
-    """Draws loss, learning rate and tokens/s as PNG after each validation and at the end."""
+    """Draws loss, scores, learning rate and tokens/s after each validation and at the end."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what there is so far."""
