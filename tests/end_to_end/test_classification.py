@@ -151,6 +151,7 @@ def test_two_processes_equal_one(multi: bool, config: Path) -> None:
             assert scores[0][name] == pytest.approx(scores[1][name], abs=1e-5), name
 
 
+@pytest.mark.slow
 def test_a_smaller_network_learns_from_a_run(config: Path) -> None:
     teacher = fit(config, "teacher", *LONG)
     distil = {

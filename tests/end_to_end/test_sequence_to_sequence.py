@@ -105,7 +105,8 @@ def _key(run: Path) -> str:
     return names[0].removeprefix("Checkpoint")
 
 
-@pytest.mark.parametrize("joined", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("joined", [False, True])
 def test_a_run_that_was_killed_goes_on_bit_by_bit(joined: bool, config: Path) -> None:
     if joined:
         to_decoder(config)
