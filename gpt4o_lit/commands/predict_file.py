@@ -97,8 +97,7 @@ class _File:
         """Write to a file of another name, which takes the right one when all is there."""
         done = self._done()
         rows = self._rows()
-        for _ in islice(rows, done):
-            pass
+        next(islice(rows, done, done), None)
         if done:
             print(f"going on behind row {done:,}")
         window = WINDOW * self.batch_size

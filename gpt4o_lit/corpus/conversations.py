@@ -56,6 +56,10 @@ class ConversationsConfig(TablesConfig):
         if self.max_len < 8:
             raise ValueError(f"max_len ({self.max_len}) must be at least 8; set it to 512")
 
+    @property
+    def longest(self) -> int:
+        return self.max_len
+
 
 def read_alpaca(values: Values) -> list[Message]:
     """An instruction, perhaps with an input, and its output; `history` comes before it."""

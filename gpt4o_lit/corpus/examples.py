@@ -67,6 +67,11 @@ class TablesConfig:
         given = {"train": self.train, "valid": self.valid, "test": self.test}
         return {split: source for split, source in given.items() if source is not None}
 
+    @property
+    def longest(self) -> int:
+        """Most pieces that a batch must have room for: those of one example."""
+        raise NotImplementedError(f"{type(self).__name__} must tell its longest example")
+
     def split_of(self, key: str) -> str:
         """Where a row of train goes: equal keys go to the same split."""
         place = int.from_bytes(digest_of(key.encode())[:8]) / 2**64

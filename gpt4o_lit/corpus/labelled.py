@@ -55,6 +55,10 @@ class LabelledConfig(TablesConfig):
             )
 
     @property
+    def longest(self) -> int:
+        return self.max_len
+
+    @property
     def templates(self) -> list[Template]:
         """One, or two for pairs of sentences."""
         return [

@@ -40,6 +40,10 @@ class PairsConfig(TablesConfig):
                     f"the template {template!r} names no column; write one in braces: {{zh}}"
                 )
 
+    @property
+    def longest(self) -> int:
+        return self.max_source_len + self.max_target_len
+
 
 @dataclass(frozen=True)
 class Pair:

@@ -40,6 +40,10 @@ class PreferencesConfig(TablesConfig):
         if self.max_len < 8:
             raise ValueError(f"max_len ({self.max_len}) must be at least 8; set it to 512")
 
+    @property
+    def longest(self) -> int:
+        return 2 * self.max_len
+
 
 def prepare_preferences(
     config: PreferencesConfig,

@@ -42,6 +42,10 @@ class SpansConfig(TablesConfig):
                 f"({self.max_len}); set it to {self.max_len // 3}"
             )
 
+    @property
+    def longest(self) -> int:
+        return self.max_len
+
 
 @dataclass(frozen=True)
 class Question:

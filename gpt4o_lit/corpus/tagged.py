@@ -44,6 +44,10 @@ class TaggedConfig(TablesConfig):
         if self.max_len < 4:
             raise ValueError(f"max_len ({self.max_len}) must be at least 4; set it to 256")
 
+    @property
+    def longest(self) -> int:
+        return self.max_len
+
 
 def prepare_tagged(
     config: TaggedConfig,

@@ -9,7 +9,7 @@ from gpt4o_lit.corpus import ConversationsConfig, Examples, prepare_conversation
 from gpt4o_lit.corpus.buckets import Array
 from gpt4o_lit.corpus.conversations import conversation_of
 from gpt4o_lit.data.loader import Batch
-from gpt4o_lit.data.tables import IGNORED, Collate, Rows, TablesDataModule, padded, require_room
+from gpt4o_lit.data.tables import IGNORED, Collate, Rows, TablesDataModule, padded
 from gpt4o_lit.tokenizer import TokenizerRecipe
 
 # B conversations, T pieces
@@ -67,8 +67,6 @@ class ConversationsDataModule(TablesDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(conversations, tokenizer, directory, batch_tokens, eval_batch_tokens, seed)
-        sizes = {"batch_tokens": batch_tokens, "eval_batch_tokens": eval_batch_tokens}
-        require_room(conversations.max_len, **sizes)
         self.conversations = conversations
 
     def prepare(self) -> Examples:

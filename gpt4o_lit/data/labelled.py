@@ -16,7 +16,6 @@ from gpt4o_lit.data.tables import (
     Rows,
     TablesDataModule,
     padded,
-    require_room,
 )
 from gpt4o_lit.tokenizer import TokenizerRecipe
 
@@ -83,8 +82,6 @@ class LabelledDataModule(TablesDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(labelled, tokenizer, directory, batch_tokens, eval_batch_tokens, seed)
-        sizes = {"batch_tokens": batch_tokens, "eval_batch_tokens": eval_batch_tokens}
-        require_room(labelled.max_len, **sizes)
         self.labelled = labelled
 
     def prepare(self) -> Examples:

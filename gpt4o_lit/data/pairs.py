@@ -16,7 +16,6 @@ from gpt4o_lit.data.tables import (
     Rows,
     TablesDataModule,
     padded,
-    require_room,
 )
 from gpt4o_lit.tokenizer import TokenizerRecipe
 
@@ -92,8 +91,6 @@ class PairsDataModule(TablesDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(pairs, tokenizer, directory, batch_tokens, eval_batch_tokens, seed)
-        longest = pairs.max_source_len + pairs.max_target_len
-        require_room(longest, batch_tokens=batch_tokens, eval_batch_tokens=eval_batch_tokens)
         self.pairs = pairs
         self.joined = False
         """Whether source and target stand in one row; the task knows."""

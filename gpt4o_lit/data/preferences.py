@@ -8,7 +8,7 @@ import torch
 from gpt4o_lit.corpus import Examples, PreferencesConfig, prepare_preferences
 from gpt4o_lit.corpus.buckets import Array
 from gpt4o_lit.data.loader import Batch
-from gpt4o_lit.data.tables import IGNORED, Collate, Rows, TablesDataModule, padded, require_room
+from gpt4o_lit.data.tables import IGNORED, Collate, Rows, TablesDataModule, padded
 from gpt4o_lit.tokenizer import TokenizerRecipe
 
 # B preferences, T pieces
@@ -67,8 +67,6 @@ class PreferencesDataModule(TablesDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(preferences, tokenizer, directory, batch_tokens, eval_batch_tokens, seed)
-        sizes = {"batch_tokens": batch_tokens, "eval_batch_tokens": eval_batch_tokens}
-        require_room(2 * preferences.max_len, **sizes)
         self.preferences = preferences
 
     def prepare(self) -> Examples:

@@ -16,7 +16,6 @@ from gpt4o_lit.data.tables import (
     Rows,
     TablesDataModule,
     padded,
-    require_room,
 )
 from gpt4o_lit.tokenizer import TokenizerRecipe
 
@@ -79,8 +78,6 @@ class SpansDataModule(TablesDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(spans, tokenizer, directory, batch_tokens, eval_batch_tokens, seed)
-        sizes = {"batch_tokens": batch_tokens, "eval_batch_tokens": eval_batch_tokens}
-        require_room(spans.max_len, **sizes)
         self.spans = spans
 
     def prepare(self) -> Examples:

@@ -101,6 +101,13 @@ class TablesDataModule(LightningDataModule, ABC):
         seed: int,
     ) -> None:
         super().__init__()
+        sizes = {"batch_tokens": batch_tokens, "eval_batch_tokens": eval_batch_tokens}
+        for name, size in sizes.items():
+            if size is not None and size < tables.longest:
+                raise ValueError(
+                    f"{name} ({size}) must have room for the longest example ({tables.longest} "
+                    "pieces); raise it, or lower the longest source and target"
+                )
         self._tables = tables
         self.tokenizer_recipe, self.directory = tokenizer, Path(directory)
         self.batch_tokens, self.seed = batch_tokens, seed
@@ -199,16 +206,6 @@ class TablesDataModule(LightningDataModule, ABC):
             batch_tokens=batch_tokens,
             order=order_in(self.trainer, self.seed, shuffle, self.checksum),
         )
-
-
-def require_room(longest: int, **sizes: int | None) -> None:
-    """Refuse batches in which the longest example has no room."""
-    for name, size in sizes.items():
-        if size is not None and size < longest:
-            raise ValueError(
-                f"{name} ({size}) must have room for the longest example ({longest} pieces); raise "
-                "it, or lower the longest source and target"
-            )
 
 
 def padded(rows: Sequence[Array], filler: int) -> Tensor:

@@ -16,7 +16,6 @@ from gpt4o_lit.data.tables import (
     Rows,
     TablesDataModule,
     padded,
-    require_room,
 )
 from gpt4o_lit.tokenizer import TokenizerRecipe
 
@@ -76,8 +75,6 @@ class TaggedDataModule(TablesDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(tagged, tokenizer, directory, batch_tokens, eval_batch_tokens, seed)
-        sizes = {"batch_tokens": batch_tokens, "eval_batch_tokens": eval_batch_tokens}
-        require_room(tagged.max_len, **sizes)
         self.tagged = tagged
 
     def prepare(self) -> Examples:
