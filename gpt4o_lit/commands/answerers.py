@@ -113,8 +113,9 @@ class _Classifier(Answerer):
     def answers(self, sources: Sequence[Source]) -> list[Answer]:
         told = self.run.classification
         assert told is not None
-        tokens_BT, documents_BT = _padded(sources, self.run.tokenizer.pad_id)
-        scores_BC = class_scores(self.run.transformer, tokens_BT, documents_BT, told["pool"])
+        net, tokenizer = self.run.transformer, self.run.tokenizer
+        tokens_BT, documents_BT = _padded(sources, tokenizer.pad_id)
+        scores_BC = class_scores(net, tokens_BT, documents_BT, told["pool"], tokenizer.eos_id)
         several = told["multi_label"]
         chances_BC = scores_BC.float().sigmoid() if several else scores_BC.float().softmax(1)
         answers = []

@@ -1,6 +1,7 @@
 """Questions whose answers stand in a text, in windows of it that overlap."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ class SpansConfig(TablesConfig):
     """Most pieces of a question and a window of its text, their ends included."""
     stride: int = 128
     """Pieces that a window shares with the next."""
+    closest: float | None = None
+    """Where an answer does not stand in the text word for word: the least F1 of the words it shares
+    with the stretch most like it, which is learned in its stead. Default: such a row is unfit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,6 +45,8 @@ class SpansConfig(TablesConfig):
                 f"stride ({self.stride}) must be at least 0 and below half of max_len "
                 f"({self.max_len}); set it to {self.max_len // 3}"
             )
+        if self.closest is not None and not 0 < self.closest <= 1:
+            raise ValueError(f"closest ({self.closest}) must be above 0, at most 1; set it to 0.5")
 
     @property
     def longest(self) -> int:
@@ -141,9 +147,18 @@ class _SpansBuilder(ExampleBuilder):
             if not text.strip():
                 raise ValueError(f"its {name} is empty; fill it, or delete the row")
         answers = _answers(value_of(values, self.config.answers))
-        for text, start in answers:
-            if _place(context, text, start) is None:
-                raise ValueError(f"its answer {text[:40]!r} does not stand in its text; mend it")
+        if self.config.closest is None:
+            for text, start in answers:
+                if _place(context, text, start) is None:
+                    raise ValueError(
+                        f"its answer {text[:40]!r} does not stand in its text; mend it, or set "
+                        "closest to learn what is most like it"
+                    )
+        elif split == "train" and answers and self._place(context, answers) is None:
+            raise ValueError(
+                f"nothing in its text is like its answer {answers[0][0][:40]!r}; lower closest, or "
+                "delete the row"
+            )
         source = {"question": question, "context": context}
         return Example(source, answers, row.place)
 
@@ -171,10 +186,47 @@ class _SpansBuilder(ExampleBuilder):
             max_len=self.config.max_len,
             stride=self.config.stride,
         )
-        place = (0, 0)  # that of no answer
-        if example.target:
-            place = _place(example.source["context"], *example.target[0]) or place
+        place = self._place(example.source["context"], example.target) or (0, 0)
         return [(window.pieces, [1 + window.first, *window.target(*place)]) for window in windows]
+
+    def _place(
+        self, context: str, answers: Sequence[tuple[str, int | None]]
+    ) -> tuple[int, int] | None:
+        """Where the first answer stands that does, or else what is most like one of them."""
+        for text, start in answers:
+            if place := _place(context, text, start):
+                return place
+        if self.config.closest is None:
+            return None
+        found = [closest_place(context, text) for text, _ in answers]
+        score, place = max(found, default=(0.0, (0, 0)))
+        return place if score >= self.config.closest else None
+
+
+def closest_place(context: str, text: str) -> tuple[float, tuple[int, int]]:
+    """The stretch of a text whose words are most like those of another, and their F1; of several
+    the first and shortest."""
+    asked = Counter(word for word, _ in _words(text))
+    words = _words(context)
+    best, place = 0.0, (0, 0)
+    for first, (word, (start, _)) in enumerate(words):
+        if word not in asked:
+            continue
+        left, same = asked.copy(), 0
+        for length, (other, (_, end)) in enumerate(words[first : first + 2 * asked.total()], 1):
+            if left[other] > 0:
+                left[other] -= 1
+                same += 1
+                score = 2 * same / (length + asked.total())
+                if score > best:
+                    best, place = score, (start, end)
+    return best, place
+
+
+def _words(text: str) -> list[tuple[str, tuple[int, int]]]:
+    """The words of a text in small letters, without marks, and where they stand."""
+    found = ((match.group().lower(), match.span()) for match in WORD.finditer(text))
+    return [(word, span) for word, span in found if word.isalnum()]
 
 
 def _answers(value: Any) -> list[tuple[str, int | None]]:

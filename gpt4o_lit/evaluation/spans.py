@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gpt4o_lit.model import Transformer
+from gpt4o_lit.model import Transformer, token_types
 from gpt4o_lit.tokenizer import Tokenizer
 
 # B windows, T pieces
@@ -48,8 +48,9 @@ def find_answer(
         batch = windows[first : first + WINDOWS]
         tokens_BT, documents_BT, may_BT = _rows(batch, tokenizer)
         device = network.head.weight.device
-        scores_BT2 = network(tokens_BT.to(device), documents_BT=documents_BT.to(device))
-        scores_BT2 = scores_BT2.float().cpu()
+        tokens_BT, documents_BT = tokens_BT.to(device), documents_BT.to(device)
+        types_BT = token_types(network, tokens_BT, tokenizer.eos_id)
+        scores_BT2 = network(tokens_BT, documents_BT=documents_BT, types_BT=types_BT).float().cpu()
         found = best_spans(scores_BT2[..., 0], scores_BT2[..., 1], may_BT)
         none = min(none, float((scores_BT2[:, 0, 0] + scores_BT2[:, 0, 1]).min()))
         for window, score, start, end in zip(

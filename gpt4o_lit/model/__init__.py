@@ -12,6 +12,7 @@ from gpt4o_lit.model.config import (
 )
 from gpt4o_lit.model.count import count_parameters, flops_per_token, training_flops
 from gpt4o_lit.model.mask import Mask
+from gpt4o_lit.model.token_types import token_types
 from gpt4o_lit.model.transformer import Transformer
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "attention_weights",
     "count_parameters",
     "flops_per_token",
+    "token_types",
     "training_flops",
 ]

@@ -180,7 +180,8 @@ class StackConfig:
     scale_embedding: bool = False
     """Multiply token vectors by sqrt(dim) (the first Transformer, Marian)."""
     num_token_types: int = 0
-    """Rows of a token-type (segment) embedding; 0: none. BERT has 2."""
+    """Rows of a token-type (segment) embedding; 0: none. BERT has 2: a first text and a second. A
+    third is for pieces of the second that the first has too, a question say."""
     embedding_dropout: float = 0.0
     """Share of embedding features dropped in training."""
     dropout: float = 0.0

@@ -59,11 +59,12 @@ class Stack(nn.Module):
         memory_BSD: Tensor | None = None,
         memory_mask: Mask | None = None,
         cache: KVCache | None = None,
+        types_BT: Tensor | None = None,
     ) -> Tensor:
         """Hidden states of shape (B, T, D); with a cache the tokens go on behind those in it."""
         documents_BT = without_lone_documents(documents_BT)
         places_BT, positions_BT = self._places(x_BTD, documents_BT, cache)
-        x_BTD = self._embed(x_BTD, positions_BT)
+        x_BTD = self._embed(x_BTD, positions_BT, types_BT)
         mask = self._mask(places_BT, compute_dtype(x_BTD), documents_BT, prefix_BT, cache)
         angles = None if self.rotary is None else self.rotary(positions_BT)
         for block in self.blocks:
@@ -86,11 +87,12 @@ class Stack(nn.Module):
             return places_BT, places_BT
         return places_BT, positions_in_documents(documents_BT)
 
-    def _embed(self, x_BTD: Tensor, positions_BT: Tensor) -> Tensor:
+    def _embed(self, x_BTD: Tensor, positions_BT: Tensor, types_BT: Tensor | None) -> Tensor:
         if self.config.scale_embedding:
             x_BTD = x_BTD * self.config.dim**0.5
         if self.token_types is not None:
-            x_BTD = x_BTD + self.token_types.weight[0]
+            first = types_BT is None
+            x_BTD = x_BTD + (self.token_types.weight[0] if first else self.token_types(types_BT))
         if self.positions is not None:
             x_BTD = x_BTD + self.positions(positions_BT)
         elif self.config.position.kind == "sinusoidal":

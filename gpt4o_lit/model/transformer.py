@@ -70,6 +70,7 @@ class Transformer(nn.Module):
         source_documents_BS: Tensor | None = None,
         prefix_BT: Tensor | None = None,
         cache: KVCache | None = None,
+        types_BT: Tensor | None = None,
     ) -> Tensor:
         """Logits of shape (B, T, V); the arguments are those of `hidden`."""
         return self.head(
@@ -80,6 +81,7 @@ class Transformer(nn.Module):
                 source_documents_BS=source_documents_BS,
                 prefix_BT=prefix_BT,
                 cache=cache,
+                types_BT=types_BT,
             )
         )
 
@@ -92,6 +94,7 @@ class Transformer(nn.Module):
         source_documents_BS: Tensor | None = None,
         prefix_BT: Tensor | None = None,
         cache: KVCache | None = None,
+        types_BT: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states of shape (B, T, D).
 
@@ -102,13 +105,15 @@ class Transformer(nn.Module):
             source_documents_BS: Documents of `source_BS`.
             prefix_BT: True where a token is seen by every token of its document (prefix LM).
             cache: Keys and values so far; `tokens_BT` go on behind them and are added to it.
+            types_BT: Types of `tokens_BT`, for an encoder alone that has `num_token_types`.
+                None: all are of the first.
 
         Raises:
             ValueError: a row is longer than max_seq_len, or a source is missing or not wanted.
         """
         self._check(tokens_BT, source_BS, cache)
         if self.decoder is None:
-            return self.encode(tokens_BT, documents_BT)
+            return self.encode(tokens_BT, documents_BT, types_BT)
         memory_BSD, memory_mask = None, None
         if self.encoder is not None:
             if source_BS is not None and (cache is None or not cache.cross):
@@ -127,10 +132,15 @@ class Transformer(nn.Module):
             cache.advance(tokens_BT.shape[1], documents_BT)
         return hidden_BTD
 
-    def encode(self, source_BS: Tensor, source_documents_BS: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        source_BS: Tensor,
+        source_documents_BS: Tensor | None = None,
+        types_BS: Tensor | None = None,
+    ) -> Tensor:
         """The encoder's hidden states of shape (B, S, D)."""
         assert self.encoder is not None, "encode needs an encoder"
-        return self.encoder(self.tokens(source_BS), source_documents_BS)
+        return self.encoder(self.tokens(source_BS), source_documents_BS, types_BT=types_BS)
 
     def _check(self, tokens_BT: Tensor, source_BS: Tensor | None, cache: KVCache | None) -> None:
         longest = self.config.max_seq_len

@@ -74,7 +74,8 @@ class Classification(Task):
 
     def logits(self, network: Transformer, batch: Batch) -> Tensor:
         """Scores of the classes: (B, C)."""
-        return class_scores(network, batch["tokens"], batch["documents"], self.pool)
+        eos_id = self.datamodule.tokenizer.eos_id
+        return class_scores(network, batch["tokens"], batch["documents"], self.pool, eos_id)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch, weighed by its texts, or with several classes by its decisions."""
@@ -178,7 +179,8 @@ class Classification(Task):
         return teacher.loss(student, taught, targets_B), (targets_B >= 0).sum()
 
     def _readout(self, network: Transformer, batch: Batch) -> Readout:
-        read_BD = pooled(network, batch["tokens"], batch["documents"], self.pool)
+        eos_id = self.datamodule.tokenizer.eos_id
+        read_BD = pooled(network, batch["tokens"], batch["documents"], self.pool, eos_id)
         head = network.head
         return Readout(
             features=head.features(read_BD),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt4o_lit.model import TransformerConfig, training_flops
+from gpt4o_lit.model import TransformerConfig, token_types, training_flops
 from gpt4o_lit.optim import OptimizerRecipe, Schedule
 from gpt4o_lit.tasks.task import NO_STACKS, Task
 
@@ -106,7 +106,11 @@ class ExtractiveQA(Task):
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Over begins and ends: the sum of the losses, their number, and those that are found."""
-        scores_BT2 = self.transformer(batch["tokens"], documents_BT=batch["documents"]).float()
+        tokens_BT = batch["tokens"]
+        types_BT = token_types(self.transformer, tokens_BT, self.datamodule.tokenizer.eos_id)
+        scores_BT2 = self.transformer(
+            tokens_BT, documents_BT=batch["documents"], types_BT=types_BT
+        ).float()
         hidden_BT1 = ~batch["answers"][..., None]
         scores_BT2 = scores_BT2.masked_fill(hidden_BT1, -float("inf"))
         targets_B2 = batch["targets"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4o_lit.corpus import Examples, SpansConfig, prepare_spans
-from gpt4o_lit.corpus.spans import WORD, questions_of, windows_of
+from gpt4o_lit.corpus.spans import WORD, closest_place, questions_of, windows_of
 from gpt4o_lit.tokenizer import Bytes, ByteTokenizer
 
 TEXT = "Ada Lovelace (1815-1852) wrote of engines. 我爱吃苹果，也爱吃梨。 It's 3.14!"
@@ -122,6 +122,37 @@ def test_faults_are_named(change: dict[str, Any], message: str, tmp_path: Path) 
     path.write_text(json.dumps(row), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         prepare(path)
+
+
+@pytest.mark.parametrize(
+    ("answer", "stretch", "score"),
+    [
+        ("ada LOVELACE", "Ada Lovelace", 1.0),
+        ("She wrote of the engines.", "wrote of engines", 0.75),
+        ("of engines and engines", "of engines", 2 / 3),
+        ("苹果和梨", "苹果", 2 / 3),
+        ("Babbage", "", 0.0),
+    ],
+)
+def test_the_stretch_most_like_an_answer(answer: str, stretch: str, score: float) -> None:
+    found, (start, end) = closest_place(TEXT, answer)
+    assert (TEXT[start:end], found) == (stretch, pytest.approx(score))
+
+
+def test_an_answer_in_other_words_is_learned_where_it_is_most_alike(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    answers = ["She wrote of the engines.", "Babbage"]
+    path.write_text(
+        json.dumps({"question": "what", "context": TEXT, "answers": answers}), encoding="utf-8"
+    )
+    examples = prepare(path, closest=0.5, max_len=200)
+    (question,) = questions_of(examples, "valid")
+    assert question.answers == answers  # by which outputs are scored
+    (window,) = windows_of("what", TEXT, examples.tokenizer, max_len=200, stride=8)
+    _, (_, start, end) = (side.tolist() for side in examples.split("train").pair(0))
+    assert window.answer(TEXT, start, end) == "wrote of engines"
+    with pytest.raises(ValueError, match=r"nothing in its text is like its answer 'She wrote"):
+        prepare(path, closest=0.8)
 
 
 def test_mistakes_in_the_config_are_told_at_once() -> None:

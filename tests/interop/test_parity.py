@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from gpt4o_lit.interop import open_hugging_face
+from gpt4o_lit.model import token_types
 
 from .tiny_hugging_face import DECODERS, ENCODERS, PAIRS
 
@@ -45,6 +46,21 @@ def test_packed_documents_equal_their_logits_of_each_alone(name: str, saved) -> 
     ours = open_hugging_face(directory)(tokens_BT, documents_BT=documents_BT)
     assert_same(ours[:, :6], model(input_ids=tokens_BT[:, :6]).logits)
     assert_same(ours[:, 6:], model(input_ids=tokens_BT[:, 6:]).logits)
+
+
+@torch.no_grad()
+def test_our_logits_of_two_texts_equal_theirs(saved) -> None:
+    model, directory = saved("bert")
+    transformer = open_hugging_face(directory)
+    tokens_BT, real_BT = padded([14, 9, 5], seed=1)
+    tokens_BT[tokens_BT == 2] = 3
+    tokens_BT[:, 3] = 2  # ends the first text
+    types_BT = (torch.arange(14) > 3).long().expand(3, -1)
+    theirs = model(input_ids=tokens_BT, attention_mask=real_BT, token_type_ids=types_BT).logits
+    ours = transformer(
+        tokens_BT, documents_BT=real_BT - 1, types_BT=token_types(transformer, tokens_BT, eos_id=2)
+    )
+    assert_same(ours[real_BT == 1], theirs[real_BT == 1])
 
 
 @pytest.mark.parametrize("name", PAIRS)
