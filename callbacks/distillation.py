@@ -143,17 +143,18 @@ class Distillation(Callback):
                 f"max_seq_len of the teacher ({config.max_seq_len}); lower data.seq_len, or the "
                 "longest source and target"
             )
-        if run.classification is not None and not data.labelled.multi_label:
-            if run.classification["classes"] != data.classes:
-                raise ValueError(
-                    f"teacher ({run.path}) tells other classes apart "
-                    f"({', '.join(run.classification['classes'])}) than the data has; set "
-                    "labelled.classes to them, in their order"
-                )
-        elif run.classification is not None:
+        told, classes = run.classification or {}, getattr(data, "classes", None)
+        if classes is not None and told["classes"] != classes:
             raise ValueError(
-                "Distillation compares what one class a text has, but labelled.multi_label is set; "
-                "take one of them out"
+                f"teacher ({run.path}) tells other classes apart ({', '.join(told['classes'])}) "
+                "than the data has; set the classes of the data to them, in their order"
+            )
+        several = getattr(task, "multi_label", False)
+        if told.get("multi_label", False) != several:
+            raise ValueError(
+                f"teacher ({run.path}) gives a text {'one class' if several else 'several classes'}"
+                f", but here it has {'several' if several else 'one'}; give another teacher, or "
+                f"set labelled.multi_label to {str(not several).lower()}"
             )
         for other in trainer.callbacks:
             cuts = isinstance(other, StructuredPruning) and other.enabled and other.cut.width
@@ -194,6 +195,15 @@ def require_comparable(
         raise ValueError(
             f"vocab_size of the teacher ({teacher.vocab_size}) must be that of the student "
             f"({student.vocab_size}); give a run whose network has as many pieces"
+        )
+    if teacher.num_classes != student.num_classes:
+        heads = [
+            "pieces" if config.num_classes is None else f"{config.num_classes} classes"
+            for config in (teacher, student)
+        ]
+        raise ValueError(
+            f"the teacher's head is of {heads[0]}, but must be of {heads[1]}, as the student's; "
+            "give a run of the same task"
         )
     if lesson.hidden and teacher.dim != student.dim:
         raise ValueError(

@@ -89,7 +89,7 @@ class ResumableLoader(ABC):
             ValueError: in the middle of an epoch whose batches would be others now.
         """
         for name, now in self._order_settings().items():
-            if state[name] != now and 0 < state["batches_done"] < len(self):
+            if state.get(name) != now and 0 < state["batches_done"] < len(self):
                 raise ValueError(
                     f"the run stopped in the middle of an epoch in which {name} was {state[name]}, "
                     f"but it is {now}; set it as it was to go on with the run"

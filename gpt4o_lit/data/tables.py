@@ -47,6 +47,9 @@ class BucketLoader(ResumableLoader):
         batch_tokens: Most pieces of a batch on one process, padding included.
     """
 
+    row_tokens: int | None = None
+    """Pieces of a row that holds several examples; None: each is a row of its own."""
+
     def __init__(
         self,
         split: ExampleSplit,
@@ -76,14 +79,18 @@ class BucketLoader(ResumableLoader):
         whole = turns[number]
         mine = whole[self.order.rank :: self.order.world_size]
         if len(mine):
-            return self.collate([self.split.pair(index) for index in mine.tolist()])
+            return self._collated(mine)
         # Of long examples a batch may have fewer than there are processes.
-        return self.collate.nothing_asked(self.collate([self.split.pair(int(whole[0]))]))
+        return self.collate.nothing_asked(self._collated(whole[:1]))
+
+    def _collated(self, rows: Array) -> Batch:
+        return self.collate([self.split.pair(index) for index in rows.tolist()])
 
     def _order_settings(self) -> dict[str, Any]:
         return {
             "the examples' checksum": self.order.checksum,
             "batch_tokens x processes": self.batch_tokens,
+            "the length of packed rows": self.row_tokens,
             "seed": self.order.seed,
         }
 

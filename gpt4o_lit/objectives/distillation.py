@@ -3,7 +3,7 @@
 Shapes: N positions, C positions of a chunk, D dim, V vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,11 +63,41 @@ class Teacher:
         self.lesson = lesson
         self._sums: Tensor | None = None
 
-    def loss(self, student: Readout, teacher: Readout, targets_N: Tensor) -> Tensor:
-        """What is learned by, a sum over the targets; its parts are remembered."""
-        total, parts = distillation_loss(student, teacher, targets_N, self.lesson)
-        sums = torch.stack([*parts, (targets_N != IGNORED).sum()])
-        self._sums = sums if self._sums is None else self._sums + sums
+    def loss(
+        self,
+        student: Readout,
+        teacher: Readout,
+        targets_N: Tensor,
+        *,
+        share: float | None = None,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """What is learned by, a sum over the targets; its parts are remembered.
+
+        Args:
+            share: In place of the lesson's.
+            label_smoothing: Share of each target that is spread over all classes.
+        """
+        lesson = self.lesson if share is None else replace(self.lesson, share=share)
+        total, parts = distillation_loss(
+            student, teacher, targets_N, lesson, label_smoothing=label_smoothing
+        )
+        self._remember(parts, targets_N)
+        return total
+
+    def loss_of_logits(
+        self,
+        student_NC: Tensor,
+        teacher_NC: Tensor,
+        targets_N: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """The same of few classes, whose logits are there."""
+        total, parts = logits_distillation_loss(
+            student_NC, teacher_NC, targets_N, self.lesson, label_smoothing=label_smoothing
+        )
+        self._remember(parts, targets_N)
         return total
 
     @property
@@ -81,6 +111,10 @@ class Teacher:
         sums, self._sums = self._sums, None
         return sums
 
+    def _remember(self, parts: Tensor, targets_N: Tensor) -> None:
+        sums = torch.stack([*parts, (targets_N != IGNORED).sum()])
+        self._sums = sums if self._sums is None else self._sums + sums
+
 
 @torch.compiler.disable
 def distillation_loss(
@@ -89,6 +123,7 @@ def distillation_loss(
     targets_N: Tensor,
     lesson: Lesson,
     *,
+    label_smoothing: float = 0.0,
     ignore_index: int = IGNORED,
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -106,7 +141,9 @@ def distillation_loss(
     features, taught = student.features, teacher.features.detach()
     if kept_N is not None:
         features, taught = features[kept_N], taught[kept_N]
-    options = _Options(lesson, student.softcap, chunk_size, torch.is_grad_enabled())
+    options = _Options(
+        lesson, student.softcap, label_smoothing, chunk_size, torch.is_grad_enabled()
+    )
     head = ChunkedHead(taught, teacher.weight, teacher.bias, teacher.softcap)
     loss, (_, soft) = _Distillation.apply(
         features, student.weight, student.bias, head, targets_N, options
@@ -116,6 +153,38 @@ def distillation_loss(
         hidden = hidden_loss(features, taught)
         loss = loss + lesson.hidden * hidden
     return loss, torch.stack([soft, hidden.detach()]).double()
+
+
+def logits_distillation_loss(
+    student_NC: Tensor,
+    teacher_NC: Tensor,
+    targets_N: Tensor,
+    lesson: Lesson,
+    *,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """`distillation_loss` of few classes, whose logits are there; what both rule out is -inf.
+
+    Raises:
+        ValueError: the lesson wants hidden states compared, and there are none.
+    """
+    if lesson.hidden:
+        raise ValueError(
+            f"hidden ({lesson.hidden}) compares features, but this task shows its logits alone; "
+            "set hidden to 0"
+        )
+    student_NC, teacher_NC, heat = student_NC.float(), teacher_NC.float(), lesson.temperature
+    hard = F.cross_entropy(
+        student_NC, targets_N, reduction="sum", label_smoothing=label_smoothing,
+        ignore_index=IGNORED,
+    )  # fmt: skip
+    asked_N = targets_N != IGNORED
+    says_NC = (student_NC[asked_N] / heat).log_softmax(1)
+    ought_NC = (teacher_NC[asked_N] / heat).log_softmax(1)
+    apart_NC = (ought_NC - says_NC).masked_fill(ought_NC == -float("inf"), 0.0)
+    soft = heat**2 * (ought_NC.exp() * apart_NC).sum()
+    parts = torch.stack([soft.detach(), torch.zeros_like(soft)]).double()
+    return torch.lerp(hard, soft, lesson.share), parts
 
 
 def hidden_loss(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:
@@ -141,6 +210,7 @@ class _Options:
 
     lesson: Lesson
     softcap: float | None
+    label_smoothing: float
     chunk_size: int | None
     with_gradients: bool
 
@@ -186,8 +256,11 @@ def _chunk_losses(
 ) -> tuple[Tensor, Tensor]:
     """Hard and soft loss of a chunk and, written over the student's logits, the slope of both."""
     share, heat = options.lesson.share, options.lesson.temperature
-    targets_C1 = targets_C[:, None]
+    targets_C1, smoothing = targets_C[:, None], options.label_smoothing
     at_target_C = student_CV.gather(1, targets_C1).squeeze(1)
+    wanted_C = at_target_C
+    if smoothing:
+        wanted_C = torch.lerp(at_target_C, student_CV.mean(dim=1), smoothing)
     bend_CV = None
     if options.softcap is not None:
         bend_CV = (student_CV / options.softcap).square_().neg_().add_(1.0)
@@ -201,7 +274,10 @@ def _chunk_losses(
         slopes_CV = student_CV.sub_(teacher_CV, alpha=share)
     else:
         slopes_CV = student_CV.mul_(1 - share).add_(warm_CV.sub_(teacher_CV), alpha=share * heat)
-    slopes_CV.scatter_add_(1, targets_C1, torch.full_like(at_target_C, share - 1)[:, None])
+    hit_C1 = torch.full_like(at_target_C, (share - 1) * (1 - smoothing))[:, None]
+    slopes_CV.scatter_add_(1, targets_C1, hit_C1)
+    if smoothing:
+        slopes_CV.sub_((1 - share) * smoothing / slopes_CV.shape[1])
     if bend_CV is not None:
         slopes_CV.mul_(bend_CV)
-    return torch.stack([(log_z_C - at_target_C).sum(), heat**2 * kl_C.sum()]), slopes_CV
+    return torch.stack([(log_z_C - wanted_C).sum(), heat**2 * kl_C.sum()]), slopes_CV

@@ -172,11 +172,21 @@ class Classification(Task):
 
     def _taught_loss_sum(self, batch: Batch, teacher: Teacher) -> tuple[Tensor, Tensor]:
         """The same, learned from a teacher's scores of the classes too."""
+        targets, smoothing = batch["targets"], self.label_smoothing
+        if self.multi_label:
+            student_NC = _decisions(self.logits(self.transformer, batch), targets)
+            with torch.no_grad():
+                taught_NC = _decisions(self.logits(teacher.network, batch), targets)
+            targets_N = targets.flatten().long()
+            loss_sum = teacher.loss_of_logits(
+                student_NC, taught_NC, targets_N, label_smoothing=smoothing
+            )
+            return loss_sum, torch.tensor(targets.numel(), device=targets.device)
         student = self._readout(self.transformer, batch)
         with torch.no_grad():
             taught = self._readout(teacher.network, batch)
-        targets_B = batch["targets"]
-        return teacher.loss(student, taught, targets_B), (targets_B >= 0).sum()
+        loss_sum = teacher.loss(student, taught, targets, label_smoothing=smoothing)
+        return loss_sum, (targets >= 0).sum()
 
     def _readout(self, network: Transformer, batch: Batch) -> Readout:
         eos_id = self.datamodule.tokenizer.eos_id
@@ -198,3 +208,9 @@ class Classification(Task):
         if texts:
             self.log(f"{split}/loss", loss_sum / targets, prog_bar=True)
             self.log(f"{split}/accuracy", right / texts, prog_bar=True)
+
+
+def _decisions(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
+    """Each class of each text that is asked as a choice of no and yes: (B C, 2)."""
+    yes_N = logits_BC[: len(targets_BC)].flatten()
+    return torch.stack([torch.zeros_like(yes_N), yes_N], dim=1)

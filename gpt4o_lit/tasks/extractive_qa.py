@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt4o_lit.model import TransformerConfig, token_types, training_flops
+from gpt4o_lit.model import Transformer, TransformerConfig, token_types, training_flops
+from gpt4o_lit.objectives import Teacher
 from gpt4o_lit.optim import OptimizerRecipe, Schedule
 from gpt4o_lit.tasks.task import NO_STACKS, Task
 
@@ -58,6 +59,8 @@ class ExtractiveQA(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch, weighted by the places that are asked for."""
+        if self.teacher is not None:
+            return self.weighted_loss(*self._taught_loss_sum(batch, self.teacher))
         loss_sum, num_targets, _ = self._losses(batch)
         return self.weighted_loss(loss_sum, num_targets)
 
@@ -104,16 +107,25 @@ class ExtractiveQA(Task):
     def _completed(self, config: TransformerConfig) -> TransformerConfig:
         return replace(super()._completed(config), num_classes=2)
 
+    def scores(self, network: Transformer, batch: Batch) -> Tensor:
+        """Of each place as the begin and the end of the answer, (B, T, 2); -inf where none is."""
+        tokens_BT = batch["tokens"]
+        types_BT = token_types(network, tokens_BT, self.datamodule.tokenizer.eos_id)
+        scores_BT2 = network(tokens_BT, documents_BT=batch["documents"], types_BT=types_BT)
+        return scores_BT2.float().masked_fill(~batch["answers"][..., None], -float("inf"))
+
+    def _taught_loss_sum(self, batch: Batch, teacher: Teacher) -> tuple[Tensor, Tensor]:
+        """Over begins and ends, learned from a teacher's scores of the places too."""
+        targets_B2 = batch["targets"]
+        student_NT = self.scores(self.transformer, batch).transpose(1, 2).flatten(0, 1)
+        with torch.no_grad():
+            taught_NT = self.scores(teacher.network, batch).transpose(1, 2).flatten(0, 1)
+        loss_sum = teacher.loss_of_logits(student_NT, taught_NT, targets_B2.flatten())
+        return loss_sum, (targets_B2 >= 0).sum()
+
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Over begins and ends: the sum of the losses, their number, and those that are found."""
-        tokens_BT = batch["tokens"]
-        types_BT = token_types(self.transformer, tokens_BT, self.datamodule.tokenizer.eos_id)
-        scores_BT2 = self.transformer(
-            tokens_BT, documents_BT=batch["documents"], types_BT=types_BT
-        ).float()
-        hidden_BT1 = ~batch["answers"][..., None]
-        scores_BT2 = scores_BT2.masked_fill(hidden_BT1, -float("inf"))
-        targets_B2 = batch["targets"]
+        scores_BT2, targets_B2 = self.scores(self.transformer, batch), batch["targets"]
         loss = F.cross_entropy(scores_BT2, targets_B2, reduction="sum")
         right = (scores_BT2.argmax(1) == targets_B2).sum()
         return loss, (targets_B2 >= 0).sum(), right

@@ -51,13 +51,15 @@ class InstructionTuning(TokenPrediction):
             )
 
     def example(self, batch: Batch, batch_idx: int, *, training: bool) -> Example:
-        """The padded conversations as they come."""
-        return Example(tokens=batch["tokens"], targets=batch["targets"])
+        """The conversations as they come."""
+        return Example(
+            tokens=batch["tokens"], targets=batch["targets"], documents=batch.get("documents")
+        )
 
     def work(self, batch: Batch) -> tuple[int, float]:
         """Pieces without padding, and the FLOPs of conversations of mean length."""
-        rows, pieces = len(batch["tokens"]), batch["source_len"]
+        count, pieces = batch["conversations"], batch["source_len"]
         flops = training_flops(
-            self.transformer.config, target=round(pieces / rows), asked=batch["target_len"] / rows
+            self.transformer.config, target=round(pieces / count), asked=batch["target_len"] / count
         )
-        return pieces, rows * flops
+        return pieces, count * flops

@@ -1,12 +1,18 @@
 """Preferences: a network learns which answers are liked better (DPO)."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpt4o_lit.model import Transformer, training_flops
-from gpt4o_lit.objectives import IGNORED, direct_preference_loss, row_log_likelihoods
+from gpt4o_lit.objectives import (
+    IGNORED,
+    Readout,
+    direct_preference_loss,
+    row_log_likelihoods,
+)
 from gpt4o_lit.optim import OptimizerRecipe, Schedule
 from gpt4o_lit.tasks.task import Task
 
@@ -73,19 +79,22 @@ class PreferenceTuning(Task):
             self._before.append(network.eval().requires_grad_(False).to(self.device))
         return self._before[0]
 
-    def log_likelihoods(self, network: Transformer, batch: Batch) -> Tensor:
-        """Of the chosen answers, then of the rejected ones: (2 B,)."""
+    def readout(self, network: Transformer, batch: Batch) -> Readout:
+        """What a network's logits of all answers are made of; its features are (2 B, T, D)."""
         head = network.head
-        features_BTD = head.features(network.hidden(batch["tokens"]))
-        return row_log_likelihoods(
-            features_BTD, head.matrix(), batch["targets"], bias=head.bias, softcap=head.softcap
+        return Readout(
+            features=head.features(network.hidden(batch["tokens"])),
+            weight=head.matrix(),
+            bias=head.bias,
+            softcap=head.softcap,
         )
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def losses(self, batch: Batch, policy: Readout | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Loss and margin of each preference, (B,), and whether it is asked."""
         with torch.no_grad():
-            reference_2B = self.log_likelihoods(self.reference(), batch)
-        policy_2B = self.log_likelihoods(self.transformer, batch)
+            reference_2B = _log_likelihoods(self.readout(self.reference(), batch), batch)
+        policy = policy or self.readout(self.transformer, batch)
+        policy_2B = _log_likelihoods(policy, batch)
         loss_B, margin_B = direct_preference_loss(
             policy_2B, reference_2B, self.beta, self.label_smoothing
         )
@@ -94,8 +103,13 @@ class PreferenceTuning(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch, weighted by its preferences."""
-        loss_B, _, asked_B = self.losses(batch)
-        return self.weighted_loss((loss_B * asked_B).sum(), asked_B.sum())
+        policy = self.readout(self.transformer, batch)
+        loss_B, _, asked_B = self.losses(batch, policy)
+        loss_sum, asked = (loss_B * asked_B).sum(), asked_B.sum()
+        if self.teacher is not None:
+            share = self.teacher.lesson.share
+            loss_sum = loss_sum * (1 - share) + share * asked * self._taught_loss(batch, policy)
+        return self.weighted_loss(loss_sum, asked)
 
     def sample_loss(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch; it counts nowhere."""
@@ -132,6 +146,18 @@ class PreferenceTuning(Task):
         )
         return pieces, rows * flops * 4 / 3  # a forward is a third of training
 
+    def _taught_loss(self, batch: Batch, policy: Readout) -> Tensor:
+        """The mean over all pieces that are answered of how unlike a teacher the network is."""
+        assert self.teacher is not None
+        with torch.no_grad():
+            taught = self.readout(self.teacher.network, batch)
+        student, taught = (
+            replace(each, features=each.features.flatten(0, 1)) for each in (policy, taught)
+        )
+        targets_N = batch["targets"].flatten()
+        loss_sum = self.teacher.loss(student, taught, targets_N, share=1.0)
+        return loss_sum / (targets_N != IGNORED).sum().clamp(min=1)
+
     def _log_quality(self, split: str) -> None:
         sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
         loss, margin, right, asked = sums.tolist()
@@ -139,3 +165,14 @@ class PreferenceTuning(Task):
             self.log(f"{split}/loss", loss / asked, prog_bar=True)
             self.log(f"{split}/accuracy", right / asked, prog_bar=True)
             self.log(f"{split}/margin", margin / asked)
+
+
+def _log_likelihoods(readout: Readout, batch: Batch) -> Tensor:
+    """Of the chosen answers, then of the rejected ones: (2 B,)."""
+    return row_log_likelihoods(
+        readout.features,
+        readout.weight,
+        batch["targets"],
+        bias=readout.bias,
+        softcap=readout.softcap,
+    )

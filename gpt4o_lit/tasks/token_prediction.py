@@ -132,7 +132,9 @@ class TokenPrediction(Task):
         student, targets = self._readout(self.transformer, example)
         with torch.no_grad():
             taught, _ = self._readout(teacher.network, example)
-        return teacher.loss(student, taught, targets), (targets != -100).sum()
+        smoothing = self.label_smoothing
+        loss_sum = teacher.loss(student, taught, targets, label_smoothing=smoothing)
+        return loss_sum, (targets != -100).sum()
 
     def _readout(self, network: Transformer, example: Example) -> tuple[Readout, Tensor]:
         features, targets = self._features(network, example)

@@ -267,6 +267,11 @@ WIDE = StructuredPruning(Cut(width=0.5), num_batches=1)
         (network(LARGE, vocab_size=500), {}, r"vocab_size of the teacher \(500\) must be that"),
         (network(LARGE, "encoder"), {}, "teacher has encoder, but must have .* decoder; give"),
         (
+            replace(network(LARGE), num_classes=3),
+            {},
+            "head is of 3 classes, but must be of pieces, as the student's; give",
+        ),
+        (
             replace(network(LARGE), max_seq_len=8),
             {},
             r"up to 16 pieces\) must be no longer .* \(8\)",

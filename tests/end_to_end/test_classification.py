@@ -152,7 +152,9 @@ def test_two_processes_equal_one(multi: bool, config: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_smaller_network_learns_from_a_run(config: Path) -> None:
+@pytest.mark.parametrize("edit", [lambda values: None, several], ids=["one", "several"])
+def test_a_smaller_network_learns_from_a_run(edit: Any, config: Path) -> None:
+    change(config, edit)
     teacher = fit(config, "teacher", *LONG)
     distil = {
         "class_path": "gpt4o_lit.callbacks.Distillation",

@@ -64,6 +64,23 @@ def test_a_network_learns_to_point_at_answers(config: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_smaller_network_learns_from_a_run(config: Path) -> None:
+    flags = ["--trainer.max_steps", "150", "--trainer.val_check_interval", "25"]
+    flags += ["--model.init_args.optimizer.init_args.lr", "0.01"]
+    teacher = fit(config, "teacher", *flags)
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    distil = {"teacher": str(teacher), "share": 1.0}
+    values["trainer"]["callbacks"].append(
+        {"class_path": "gpt4o_lit.callbacks.Distillation", "init_args": distil}
+    )
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
+    smaller = ["--model.init_args.transformer.encoder.num_layers", "1"]
+    rows = read_metrics(fit(config, "student", *flags, *smaller) / "metrics.csv")
+    assert max(row.get("val/exact_match", 0.0) for row in rows) > 80
+    assert rows[-1]["distillation/loss"] < rows[0]["distillation/loss"]
+
+
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
     flags = ("--trainer.max_steps", "100", "--trainer.val_check_interval", "10")
     flags += ("--trainer.callbacks.init_args.max_examples", "2")

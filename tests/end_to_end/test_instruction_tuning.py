@@ -63,6 +63,18 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
     assert_equal(weights(whole), weights(Path("run")), atol=0)
 
 
+@pytest.mark.slow
+def test_packed_conversations_are_learned_and_gone_on_with_bit_by_bit(config: Path) -> None:
+    flags = ("--trainer.max_steps", "60", "--trainer.val_check_interval", "15")
+    flags += ("--data.init_args.pack", "true")
+    whole = fit(config, "whole", *flags)
+    losses = [r["val/loss"] for r in read_metrics(whole / "metrics.csv") if "val/loss" in r]
+    assert losses[-1] < 0.8 * losses[0]
+    stopped = kill_and_resume(config, flags, rows=25)
+    assert 10 < stopped < 60
+    assert_equal(weights(whole), weights(Path("run")), atol=0)
+
+
 def test_a_pretrained_network_goes_on_by_adapters(config: Path) -> None:
     base = fit(config, "base")
     overlay = ["--config", "with/lora", "--trainer.max_steps", "4"]

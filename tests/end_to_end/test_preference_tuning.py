@@ -49,6 +49,22 @@ def test_a_network_comes_to_prefer_what_is_chosen(config: Path) -> None:
 
 
 @pytest.mark.slow
+def test_preferences_are_learned_from_a_run_that_has_them(config: Path) -> None:
+    steps = ["--trainer.max_steps", "30", "--trainer.val_check_interval", "15"]
+    teacher = fit(config, "teacher", *steps)
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    distil = {"teacher": str(teacher), "share": 1.0}
+    values["trainer"]["callbacks"] = [
+        {"class_path": "gpt4o_lit.callbacks.Distillation", "init_args": distil}
+    ]
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
+    rows = read_metrics(fit(config, "student", *steps) / "metrics.csv")
+    judged = [row for row in rows if "val/loss" in row]
+    assert judged[-1]["val/accuracy"] == 1.0
+    assert rows[-1]["distillation/loss"] < rows[0]["distillation/loss"] / 2
+
+
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
     flags = ("--trainer.max_steps", "80", "--trainer.val_check_interval", "5")
     flags += ("--model.init_args.optimizer.init_args.lr", "1e-4")

@@ -15,7 +15,7 @@ from gpt4o_lit.objectives import (
     distillation_loss,
     linear_cross_entropy,
 )
-from gpt4o_lit.objectives.distillation import hidden_loss
+from gpt4o_lit.objectives.distillation import hidden_loss, logits_distillation_loss
 from tests.objectives.test_loss import LargestTensor
 from tests.reference.distillation import distillation_twin, hidden_twin, logits_of
 
@@ -51,7 +51,9 @@ def inputs_of(one: Readout) -> list[Tensor]:
     return [part for part in (one.features, one.weight, one.bias) if part is not None]
 
 
-def plain(student: Readout, teacher: Readout, targets_N: Tensor, lesson: Lesson) -> Tensor:
+def plain(
+    student: Readout, teacher: Readout, targets_N: Tensor, lesson: Lesson, smoothing: float = 0.0
+) -> Tensor:
     """The twin's loss of two readouts."""
     said, ought = (
         [logits_of(row, each.weight, each.bias, each.softcap) for row in each.features]
@@ -59,7 +61,7 @@ def plain(student: Readout, teacher: Readout, targets_N: Tensor, lesson: Lesson)
     )
     ought = [row.detach() for row in ought]
     targets = targets_N.tolist()
-    loss = distillation_twin(said, ought, targets, lesson.share, lesson.temperature)
+    loss = distillation_twin(said, ought, targets, lesson.share, lesson.temperature, smoothing)
     if lesson.hidden:
         hidden = hidden_twin(student.features, teacher.features.detach(), targets)
         loss = loss + lesson.hidden * hidden
@@ -112,6 +114,53 @@ def test_slopes_are_those_of_finite_differences(lesson: Lesson) -> None:
         return distillation_loss(moved, teacher, targets_N, lesson, chunk_size=2)[0]
 
     assert torch.autograd.gradcheck(loss, tuple(inputs_of(student)))
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=str)
+def test_smoothed_targets_are_the_twins_in_value_and_slope(lesson: Lesson) -> None:
+    student, teacher, targets_N = readout(softcap=3.0), readout(), targets_of()
+    ours, _ = distillation_loss(
+        student, teacher, targets_N, lesson, label_smoothing=0.2, chunk_size=7
+    )
+    theirs = plain(student, teacher, targets_N, lesson, 0.2)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for mine, other in zip(
+        torch.autograd.grad(ours, inputs_of(student)),
+        torch.autograd.grad(theirs, inputs_of(student)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lesson", LESSONS[:-1], ids=str)
+@pytest.mark.parametrize("ruled_out", [False, True])
+def test_logits_of_few_classes_teach_as_the_twin_does(lesson: Lesson, ruled_out: bool) -> None:
+    smoothing = 0.0 if ruled_out else 0.1  # nothing may be spread over what is ruled out
+    student_NC = torch.randn(NUM, 6, requires_grad=True)
+    teacher_NC, targets_N = torch.randn(NUM, 6), targets_of(NUM, 4)
+    hidden_NC = torch.zeros(NUM, 6, dtype=torch.bool)
+    hidden_NC[:, 4:] = ruled_out
+    said_NC, ought_NC = (
+        each.masked_fill(hidden_NC, -float("inf")) for each in (student_NC, teacher_NC)
+    )
+    ours, parts = logits_distillation_loss(
+        said_NC, ought_NC, targets_N, lesson, label_smoothing=smoothing
+    )
+    kept_C = slice(4 if ruled_out else 6)
+    theirs = distillation_twin(
+        [row[kept_C] for row in student_NC], [row[kept_C] for row in teacher_NC],
+        targets_N.tolist(), lesson.share, lesson.temperature, smoothing,
+    )  # fmt: skip
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    mine, other = (torch.autograd.grad(loss, student_NC)[0] for loss in (ours, theirs))
+    torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+    assert not parts.requires_grad
+
+
+def test_logits_alone_have_no_hidden_states() -> None:
+    logits_NC = torch.randn(3, 2)
+    with pytest.raises(ValueError, match=r"hidden \(1.0\) compares features.*set hidden to 0"):
+        logits_distillation_loss(logits_NC, logits_NC, torch.zeros(3).long(), Lesson(hidden=1.0))
 
 
 def test_a_teacher_of_other_width_teaches() -> None:

@@ -20,17 +20,20 @@ def distillation_twin(
     targets: list[int],
     share: float,
     temperature: float,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Hinton's loss (arXiv:1503.02531), summed over the targets that are asked."""
     total = torch.zeros((), dtype=students_NV[0].dtype)
     for student_V, teacher_V, target in zip(students_NV, teachers_NV, targets, strict=True):
         if target == -100:
             continue
-        hard = -torch.log(torch.softmax(student_V, 0)[target])
+        costs_V = -torch.log(torch.softmax(student_V, 0))
+        spread = costs_V[costs_V < float("inf")].mean()
+        hard = (1 - label_smoothing) * costs_V[target] + label_smoothing * spread
         says = torch.softmax(student_V / temperature, 0)
         ought = torch.softmax(teacher_V / temperature, 0)
         divergence = sum(
-            p * (torch.log(p) - torch.log(q)) for p, q in zip(ought, says, strict=True)
+            p * (torch.log(p) - torch.log(q)) for p, q in zip(ought, says, strict=True) if p
         )
         total = total + (1 - share) * hard + share * temperature**2 * divergence
     return total
