@@ -23,14 +23,17 @@ from gpt4o_lit.generation import (
     Constraint,
     Draft,
     Pattern,
+    Prompt,
     SamplingConfig,
     decode,
     fill,
+    gap_prompt,
     generate,
     search,
     speculate,
     stream,
 )
+from gpt4o_lit.generation.fill import MASK
 from gpt4o_lit.interop.engines import Engine
 from gpt4o_lit.interop.run import OpenedRun, open_run
 from gpt4o_lit.parse_errors import OneLineParser
@@ -43,6 +46,7 @@ EXAMPLE = """examples:
   gpt4o-lit generate runs/quickstart/TIME --prompt "def main():" --temperature 0
   gpt4o-lit generate runs/quickstart/TIME --prompts prompts.txt --output answers.jsonl
   gpt4o-lit generate runs/quickstart/TIME --prompt "import " --num_beams 4 --num_return 4
+  gpt4o-lit generate runs/code/TIME --prompt "def double(x):<mask>    return y"
   gpt4o-lit generate runs/encoder_tiny/TIME --prompt "def <mask>(self):" --checkpoint last"""
 
 
@@ -50,8 +54,8 @@ def build_parser() -> OneLineParser:
     """The verb's options."""
     parser = OneLineParser(
         "generate",
-        "Let a trained run write: a decoder goes on with the prompt, "
-        "an encoder-decoder answers it, an encoder fills in each <mask>.",
+        "Let a trained run write: a decoder goes on with the prompt, or fills the gap where it has "
+        "<mask>, an encoder-decoder answers it, an encoder fills in each <mask>.",
         epilog=EXAMPLE,
     )
     parser.add_argument("run", metavar="RUN", help="the directory that `fit` made")
@@ -133,7 +137,8 @@ def main(argv: list[str]) -> int:
     by = "" if writer.engine is None else f"{writer.engine.name}, "
     print(f"{count} tokens, {speed:,.0f} tokens/s, {by}{run.checkpoint}", file=sys.stderr)
     if writer.draft is not None:
-        told = writer.tell_draft(prompts[: args.batch_size])
+        few = [writer.read(prompt) for prompt in prompts[: args.batch_size]]
+        told = writer.tell_draft(few)
         print(f"draft {args.draft}: {told}", file=sys.stderr)
     return 0
 
@@ -206,15 +211,18 @@ class _Writer:
     def show(self, prompt: str, *, whole: bool) -> int:
         """Print what the network makes of one prompt; the number of tokens in it."""
         net, tokenizer = self.run.transformer, self.run.tokenizer
+        read, behind = self.read(prompt), ""
         joined = prompt if net.encoder is None else ""
+        if not isinstance(read, str):
+            joined, behind = prompt.split(MASK)
         if isinstance(self.config, BeamConfig) or net.decoder is None:
             (answers,) = self.answers([prompt])
             for answer in answers:
                 score = f"[{answer['score']:.3f}] " if len(answers) > 1 else ""
-                print(f"{score}{joined}{answer['completion']}")
+                print(f"{score}{joined}{answer['completion']}{behind}")
             return self.count([answer["completion"] for answer in answers])
         pieces = stream(
-            net, tokenizer, prompt, self.config,
+            net, tokenizer, read, self.config,
             prompt_format=prompt_format_of(self.run), draft=self.draft, compiled=self.compiled,
             engine=self.engine,
         )  # fmt: skip
@@ -227,7 +235,7 @@ class _Writer:
         for piece in pieces:
             written += piece
             print(piece, end="", flush=True)
-        print()
+        print(behind)
         return self.count([written])
 
     def write(self, prompts: list[str], batch_size: int, file: TextIO) -> int:
@@ -248,9 +256,10 @@ class _Writer:
     def answers(self, prompts: list[str], first: int = 0) -> list[list[dict[str, Any]]]:
         """What is written for each prompt, best first: a completion, and the score of a search."""
         net, tokenizer, form = self.run.transformer, self.run.tokenizer, prompt_format_of(self.run)
+        read = list(map(self.read, prompts))
         if isinstance(self.config, BeamConfig):
             found = search(
-                net, tokenizer, prompts, self.config, prompt_format=form, compiled=self.compiled
+                net, tokenizer, read, self.config, prompt_format=form, compiled=self.compiled
             )
             return [
                 [{"completion": text, "score": score} for text, score in texts] for texts in found
@@ -259,11 +268,23 @@ class _Writer:
             texts = [fill(net, tokenizer, prompt, prompt_format=form) for prompt in prompts]
         else:
             texts = generate(
-                net, tokenizer, prompts, self.config,
+                net, tokenizer, read, self.config,
                 prompt_format=form, first=first, draft=self.draft, compiled=self.compiled,
                 engine=self.engine,
             )  # fmt: skip
         return [[{"completion": text}] for text in texts]
+
+    def read(self, prompt: str) -> Prompt:
+        """What the network is given: where a decoder is to fill a gap, tokens that say so."""
+        net = self.run.transformer
+        if net.encoder is not None or MASK not in prompt:
+            return prompt
+        if not self.run.fills_gaps:
+            raise ValueError(
+                f"the prompt has {MASK}, but {self.run.path} has not learned to fill gaps; leave "
+                "it out, or train with --config with/fill_in_the_middle"
+            )
+        return gap_prompt(self.run.tokenizer, prompt)
 
     def count(self, texts: list[str]) -> int:
         """Tokens in the texts; says where one ended before it matched the pattern."""
@@ -278,7 +299,7 @@ class _Writer:
                 )
         return sum(map(len, rows))
 
-    def tell_draft(self, prompts: list[str]) -> str:
+    def tell_draft(self, prompts: list[Prompt]) -> str:
         """What the draft was worth: some tokens are written with and without it once more."""
         assert self.draft is not None
         assert isinstance(self.config, SamplingConfig)

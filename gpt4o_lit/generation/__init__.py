@@ -4,7 +4,7 @@ from gpt4o_lit.generation.beam import BeamConfig, Hypothesis, beam_search
 from gpt4o_lit.generation.chat import Conversation
 from gpt4o_lit.generation.constraint import Constraint, Pattern
 from gpt4o_lit.generation.decode import decode
-from gpt4o_lit.generation.fill import fill
+from gpt4o_lit.generation.fill import fill, gap_prompt
 from gpt4o_lit.generation.prefill import Prompt, PromptFormat
 from gpt4o_lit.generation.sampling import SamplingConfig, sample
 from gpt4o_lit.generation.speculative import Draft, speculate
@@ -23,6 +23,7 @@ __all__ = [
     "beam_search",
     "decode",
     "fill",
+    "gap_prompt",
     "generate",
     "likeliest",
     "sample",

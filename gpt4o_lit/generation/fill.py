@@ -1,4 +1,4 @@
-"""What an encoder finds likeliest where a text has masks."""
+"""Filling what a text lacks: an encoder each mask, a decoder one gap."""
 
 import numpy as np
 import torch
@@ -9,13 +9,16 @@ from gpt4o_lit.tokenizer import Tokenizer
 
 # B batch, T tokens, V vocab
 
+MASK = "<mask>"
+"""Stands in a text for what it lacks."""
+
 
 @torch.inference_mode()
 def fill(
     transformer: Transformer,
     tokenizer: Tokenizer,
     text: str,
-    mask: str = "<mask>",
+    mask: str = MASK,
     *,
     prompt_format: PromptFormat = PLAIN,
 ) -> str:
@@ -41,3 +44,24 @@ def fill(
     logits_BTV[..., list(tokenizer.special_ids)] = float("-inf")
     filled = torch.where(tokens_BT == tokenizer.mask_id, logits_BTV.argmax(-1), tokens_BT)
     return tokenizer.decode(filled[0].tolist())
+
+
+def gap_prompt(tokenizer: Tokenizer, text: str, mask: str = MASK) -> list[int]:
+    """What a decoder reads that is to fill the gap where `mask` stands: what comes before it, what
+    comes behind it, and the mark that the middle follows (PSM of arXiv:2207.14255).
+
+    Raises:
+        ValueError: the text has no mask, or several.
+    """
+    if text.count(mask) != 1:
+        raise ValueError(
+            f"the prompt has {text.count(mask)} {mask}, but a decoder fills one gap; write {mask} "
+            "once"
+        )
+    before, behind = text.split(mask)
+    # What comes behind the gap opens no text, so no model puts a space in front of it.
+    flat, (length, _) = tokenizer.encode_flat([before, behind], ["", mask[-1]])
+    ids, marks = flat.tolist(), tokenizer.fim_ids
+    return [
+        marks["prefix"], *ids[:length], marks["suffix"], *ids[length:], marks["middle"]
+    ]  # fmt: skip

@@ -29,7 +29,7 @@ from gpt4o_lit.tokenizer import Tokenizer
 
 VERSION = 1
 KEPT, VALUES = ".kept", ".values"
-USES = ("bidirectional_prompt", "source_eos", "classification")
+USES = ("bidirectional_prompt", "fills_gaps", "source_eos", "classification")
 """Keys of a checkpoint, and of NETWORK, that say how the network is used; each may be missing."""
 
 

@@ -44,6 +44,8 @@ class OpenedRun:
     """Whether the corpus of the run has bos before each document."""
     bidirectional_prompt: bool = False
     """Whether the run has learned to read the beginning of a document both ways (prefix LM)."""
+    fills_gaps: bool = False
+    """Whether the run, a decoder, has learned to fill gaps in documents (fill in the middle)."""
     source_eos: bool = False
     """Whether what its encoder reads for its decoder has always ended with eos (T5, Marian)."""
     classification: dict[str, Any] | None = None

@@ -40,6 +40,10 @@ class CausalLM(Objective):
         require_share("fim_rate", self.fim_rate)
         require_share("fim_spm_rate", self.fim_spm_rate)
 
+    @property
+    def fills_gaps(self) -> bool:
+        return self.fim_rate > 0.0
+
     def check(self, vocabulary: Vocabulary) -> None:
         missing = [mark for mark in FIM_MARKS if mark not in vocabulary.fim_ids]
         if self.fim_rate > 0.0 and missing:

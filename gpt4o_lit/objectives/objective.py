@@ -83,6 +83,11 @@ class Objective(ABC):
     bidirectional_prompt: ClassVar[bool] = False
     """Whether the tokens that one gives the trained network to go on with see both ways."""
 
+    @property
+    def fills_gaps(self) -> bool:
+        """Whether a decoder learns to say what is missing between two parts of a document."""
+        return False
+
     _vocabulary: Vocabulary | None = None
 
     def bind(self, vocabulary: Vocabulary) -> None:

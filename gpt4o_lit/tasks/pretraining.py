@@ -98,6 +98,7 @@ class Pretraining(TokenPrediction):
         """Add how the network has learned to read a prompt."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["bidirectional_prompt"] = self.objective.bidirectional_prompt
+        checkpoint["fills_gaps"] = self.objective.fills_gaps
 
     def _generator(self, batch_idx: int, *, training: bool) -> torch.Generator:
         """Each batch of each epoch on each process draws by itself; each validation draws alike."""

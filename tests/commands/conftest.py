@@ -41,6 +41,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         tied: bool = True,
         add_bos: bool = False,
         bidirectional_prompt: bool = False,
+        fills_gaps: bool = False,
         attention: dict[str, int] | None = None,
     ) -> tuple[Path, Transformer]:
         stack = StackConfig(
@@ -64,8 +65,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         state = {f"transformer.{name}": weight for name, weight in net.state_dict().items()}
         saved = {"state_dict": state, "transformer_config": config.to_dict()}
-        if bidirectional_prompt:
-            saved["bidirectional_prompt"] = True
+        saved |= {"bidirectional_prompt": bidirectional_prompt, "fills_gaps": fills_gaps}
         torch.save(saved, run / "checkpoints" / f"{checkpoint}.ckpt")
         return run, net
 

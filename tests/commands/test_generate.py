@@ -10,7 +10,15 @@ import torch
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.commands.generate import read_prompts
-from gpt4o_lit.generation import BeamConfig, PromptFormat, SamplingConfig, fill, generate, search
+from gpt4o_lit.generation import (
+    BeamConfig,
+    PromptFormat,
+    SamplingConfig,
+    fill,
+    gap_prompt,
+    generate,
+    search,
+)
 from gpt4o_lit.interop.run import open_run
 from gpt4o_lit.model import (
     PositionConfig,
@@ -113,6 +121,25 @@ def test_a_run_of_prefix_lm_reads_its_prompts_both_ways(
     call = ["generate", str(run), "--prompts", str(source), "--output", str(output), *FLAGS]
     assert main(call) == 0
     assert json.loads(output.read_text(encoding="utf-8"))["completion"] == text
+
+
+def test_a_decoder_that_has_learned_to_fills_a_gap(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, net = make_run(fills_gaps=True)
+    prompt, output = "ab<mask> c", tmp_path / "answers.jsonl"
+    (text,) = generate(net, tokenizer, [gap_prompt(tokenizer, prompt)], GREEDY)
+    assert text != generate(net, tokenizer, ["ab"], GREEDY)[0]
+    assert main(["generate", str(run), "--prompt", prompt, *FLAGS]) == 0
+    assert capsys.readouterr().out == f"ab{text} c\n"
+    call = ["generate", str(run), "--prompt", prompt, "--output", str(output), *FLAGS]
+    assert main(call) == 0
+    line = json.loads(output.read_text(encoding="utf-8"))
+    assert line == {"prompt": prompt, "completion": text}
+    plain, _ = make_run()
+    capsys.readouterr()
+    assert main(["generate", str(plain), "--prompt", prompt]) == 2
+    assert "has not learned to fill gaps; leave it out, or train" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])

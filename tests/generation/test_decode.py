@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpt4o_lit.generation import PromptFormat, SamplingConfig, decode, fill, generate, sample
+from gpt4o_lit.generation import (
+    PromptFormat,
+    SamplingConfig,
+    decode,
+    fill,
+    gap_prompt,
+    generate,
+    sample,
+)
 from gpt4o_lit.model import AttentionConfig, StackConfig, Transformer, TransformerConfig
 from gpt4o_lit.tokenizer import ByteTokenizer
 
@@ -200,6 +208,15 @@ def test_bos_is_read_where_the_corpus_has_it(kind: str) -> None:
     config = SamplingConfig(max_new_tokens=12, temperature=0)
     written = generate(net, tokenizer, PROMPTS, config, prompt_format=PromptFormat(add_bos=True))
     assert written == [greedy(net, prompt, 12, bos=[tokenizer.bos_id]) for prompt in PROMPTS]
+
+
+def test_a_gap_is_told_by_what_stands_around_it() -> None:
+    marks = tokenizer.fim_ids
+    before, behind = [marks["prefix"], *b"ab", marks["suffix"]], [*b" c", marks["middle"]]
+    assert gap_prompt(tokenizer, "ab<mask> c") == [*before, *behind]
+    for text, count in (("ab", 0), ("a<mask>b<mask>", 2)):
+        with pytest.raises(ValueError, match=f"has {count} <mask>, but a decoder fills one gap"):
+            gap_prompt(tokenizer, text)
 
 
 def test_a_penalty_keeps_greedy_writing_from_repeating() -> None:

@@ -23,6 +23,7 @@ def test_a_checkpoint_tells_how_a_prompt_is_read(objective: Objective, both_ways
     checkpoint: dict[str, Any] = {}
     task.on_save_checkpoint(checkpoint)
     assert checkpoint["bidirectional_prompt"] is both_ways
+    assert checkpoint["fills_gaps"] is False
     assert checkpoint["transformer_config"]["decoder"]["dim"] == 16
 
 
