@@ -10,13 +10,13 @@ class CorpusConfig:
 
     sources: list[str]
     """Files, folders, globs, or the name python-stdlib (the sources that come with every Python).
-    Read are .txt .md .py .jsonl .csv .parquet, each also with .gz or .zst behind."""
+    Read are .txt .md .py .jsonl .csv .tsv .parquet, each also with .gz or .zst behind."""
     valid_sources: list[str] = field(default_factory=list)
     """Sources that are the valid split, whole; valid_fraction then has no say."""
     test_sources: list[str] = field(default_factory=list)
     """Sources that are the test split, whole; test_fraction then has no say."""
     text_field: str = "text"
-    """Field or column that holds the text in .jsonl, .csv and .parquet."""
+    """Field or column that holds the text in .jsonl, .csv, .tsv and .parquet."""
     documents: Literal["file", "line", "blank_line"] = "file"
     """What one document is in .txt and .md: the whole file, each line, or what stands between
     blank lines."""

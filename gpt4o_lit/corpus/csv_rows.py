@@ -1,4 +1,4 @@
-"""Rows of a CSV file, each with its line; a broken row costs itself and no other."""
+"""Rows of CSV and TSV files, each with its line; a broken row costs itself and no other."""
 
 import csv
 from collections import deque
@@ -33,6 +33,31 @@ def csv_rows(
             handle(*lines.fault)
         elif row:
             yield lines.first, row
+
+
+def tab_rows(
+    stream: Stream, name: str, longest_line: int, handle: Callable[[str, str], None]
+) -> Iterator[tuple[int, list[str]]]:
+    """Line and fields of each line that is not empty; a quote is a sign like any other."""
+    for number, line in numbered_lines(stream, longest_line):
+        if text := decoded(line, f"{name}:{number}", longest_line, handle):
+            yield number, text.split("\t")
+
+
+def decoded(
+    line: bytes | None, where: str, longest_line: int, handle: Callable[[str, str], None]
+) -> str | None:
+    """The text of a line without its end; None if `handle` was told why there is none."""
+    if line is None:
+        said = f"{where} is longer than {longest_line >> 20} MB; break the line up"
+        handle("line too long", said)
+        return None
+    try:
+        return line.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        byte = f"0x{line[error.start]:02x}"
+        handle("not UTF-8", f"{where} holds the byte {byte}, which is not UTF-8; convert the file")
+        return None
 
 
 class _Line(NamedTuple):

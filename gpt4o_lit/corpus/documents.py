@@ -66,7 +66,7 @@ def read_documents(
     `advance` is told how many bytes of the file (as it lies on disk) were read.
     """
     try:
-        if file.format in (".jsonl", ".csv", ".parquet"):
+        if file.format in (".jsonl", ".csv", ".tsv", ".parquet"):
             texts = read_rows(file, text_field, skips.handle, advance)
             yield from (_in_memory(text, num_chars) for text, num_chars in texts if text)
         elif is_one_document(file, documents):

@@ -1,4 +1,4 @@
-"""Read the text field of .jsonl, .csv and .parquet, row by row."""
+"""Read the text field of .jsonl, .csv, .tsv and .parquet, row by row."""
 
 import json
 import tempfile
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from gpt4o_lit.corpus.csv_rows import csv_rows
+from gpt4o_lit.corpus.csv_rows import csv_rows, tab_rows
 from gpt4o_lit.corpus.sources import SourceFile
 from gpt4o_lit.corpus.streams import BUFFER, Advance, Stream, numbered_lines, open_stream
 
@@ -28,8 +28,12 @@ def read_rows(
         yield from _parquet(file, text_field, handle, advance)
         return
     with open_stream(file, advance) as stream:
-        reader = _jsonl if file.format == ".jsonl" else _csv
-        yield from reader(stream, file.name, text_field, handle)
+        if file.format == ".jsonl":
+            yield from _jsonl(stream, file.name, text_field, handle)
+        else:
+            fields_of = csv_rows if file.format == ".csv" else tab_rows
+            rows = fields_of(stream, file.name, LONGEST_LINE, handle)
+            yield from _table(rows, file.name, text_field, handle)
 
 
 def _jsonl(stream: Stream, name: str, text_field: str, handle: Handle) -> Iterator[Text]:
@@ -70,8 +74,9 @@ def json_objects(
             handle("broken JSON", f"{where} is no JSON object; write one object a line")
 
 
-def _csv(stream: Stream, name: str, text_field: str, handle: Handle) -> Iterator[Text]:
-    rows = csv_rows(stream, name, LONGEST_LINE, handle)
+def _table(
+    rows: Iterator[tuple[int, list[str]]], name: str, text_field: str, handle: Handle
+) -> Iterator[Text]:
     _, names = next(rows, (1, []))
     if text_field not in names:
         handle("missing field", _missing(f"{name}:1", text_field, names))

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from gpt4o_lit.corpus.csv_rows import csv_rows
+from gpt4o_lit.corpus.csv_rows import csv_rows, decoded, tab_rows
 from gpt4o_lit.corpus.documents import Skips
 from gpt4o_lit.corpus.formats import BATCH_ROWS, LONGEST_LINE, Handle, damaged, parquet_batches
 from gpt4o_lit.corpus.json_rows import Numbered, json_array, json_lines
@@ -205,7 +205,7 @@ def _table(
     if file.format == ".csv":
         rows = csv_rows(stream, file.name, LONGEST_LINE, tell)
     else:
-        rows = _tab_rows(stream, file.name, tell)
+        rows = tab_rows(stream, file.name, LONGEST_LINE, tell)
     for number, values in rows:
         where = f"{file.name}:{number}"
         if not names:
@@ -230,21 +230,12 @@ def _header(names: list[str], where: str) -> list[str]:
     return names
 
 
-def _tab_rows(
-    stream: io.BufferedReader, name: str, handle: Handle
-) -> Iterator[tuple[int, list[str]]]:
-    """Line and fields of each line that is not empty; a quote is a sign like any other."""
-    for number, line in numbered_lines(stream, LONGEST_LINE):
-        if text := _decoded(line, f"{name}:{number}", handle):
-            yield number, text.split("\t")
-
-
 def _sentences(stream: io.BufferedReader, name: str, handle: Handle) -> Numbered:
     """Sentences of CoNLL-2003's form: a word a line, its tag at the end, a blank line between."""
     first, whole = 1, True
     words: list[tuple[str, str]] = []
     for number, line in chain(numbered_lines(stream, LONGEST_LINE), [(0, b"\n")]):
-        text = _decoded(line, f"{name}:{number}", handle)
+        text = decoded(line, f"{name}:{number}", LONGEST_LINE, handle)
         fields = [] if text is None else text.split()
         whole = whole and text is not None
         if len(fields) == 1:
@@ -258,20 +249,6 @@ def _sentences(stream: io.BufferedReader, name: str, handle: Handle) -> Numbered
                 tokens, tags = zip(*words, strict=True)
                 yield first, {"tokens": list(tokens), "tags": list(tags)}
             words, whole = [], True
-
-
-def _decoded(line: bytes | None, where: str, handle: Handle) -> str | None:
-    """The text of a line without its end; None if `handle` was told why there is none."""
-    if line is None:
-        said = f"{where} is longer than {LONGEST_LINE >> 20} MB; break the line up"
-        handle("line too long", said)
-        return None
-    try:
-        return line.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        byte = f"0x{line[error.start]:02x}"
-        handle("not UTF-8", f"{where} holds the byte {byte}, which is not UTF-8; convert the file")
-        return None
 
 
 def _arrow_rows(file: SourceFile, handle: Handle) -> Numbered:
@@ -324,7 +301,7 @@ def _aligned(files: dict[str, SourceFile], handle: Handle) -> Iterator[Row]:
         for lines in zip(*readers, strict=True):
             values = {}
             for (column, file), (number, line) in zip(files.items(), lines, strict=True):
-                text = _decoded(line, f"{file.name}:{number}", handle)
+                text = decoded(line, f"{file.name}:{number}", LONGEST_LINE, handle)
                 if text is None:
                     break
                 values[column] = text

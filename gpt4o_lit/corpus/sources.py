@@ -13,7 +13,7 @@ from typing import Any
 from gpt4o_lit.tokenizer.load import nearest_name
 
 PYTHON_STDLIB = "python-stdlib"
-FORMATS = (".txt", ".md", ".py", ".jsonl", ".csv", ".parquet")
+FORMATS = (".txt", ".md", ".py", ".jsonl", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 # Their tests and bundled wheels would make the library three times as large, and less like code.
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}

@@ -74,6 +74,13 @@ def test_every_format_and_compression_gives_the_same_documents(
 
 
 @pytest.mark.parametrize("packer", PACKERS)
+def test_a_quote_in_a_tsv_is_a_sign_like_any_other(packer: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.tsv{packer}"
+    path.write_bytes(PACKERS[packer]('n\ttext\r\n1\t"a\r\n2\t春 ""\r\n'.encode()))
+    assert read(path)[0] == ['"a', '春 ""']
+
+
+@pytest.mark.parametrize("packer", PACKERS)
 @pytest.mark.parametrize("name", ["a.txt", "a.py"])
 def test_a_file_is_one_document_with_all_its_signs(name: str, packer: str, tmp_path: Path) -> None:
     text = "\r\n\n a\tb\r\n春\n\n"
@@ -125,6 +132,8 @@ def test_an_undecodable_byte_is_named_with_its_line(
         ("a.csv", b'n,text\n2,"b\nb\xff\nb"\n1,a\n', r"a\.csv:3 holds the byte 0xff", "not UTF-8"),
         ("a.csv", b'n,text\n1,a\n2,"b"b\n', r"a\.csv:3 is broken CSV", "broken CSV"),
         ("a.csv", b'n,text\n1,a\n2,"b\n', r"a\.csv:3 is broken CSV", "broken CSV"),
+        ("a.tsv", b"n\ttext\n1\ta\n2\t\xff\n", r"a\.tsv:3 holds the byte 0xff", "not UTF-8"),
+        ("a.tsv", b"n\ttext\n2\n1\ta\n", r"a\.tsv:2 has 1 of 2 fields, no text", "missing field"),
         ("a.csv", b"n,text\n2\n1,a\n", r"a\.csv:2 has 1 of 2 fields, no text", "missing field"),
         ("a.jsonl", b'{"text": "a"}\n' + b"[" * 5000 + b"]" * 5000, r":2 is broken JSON \(maximum",
          "broken JSON"),
