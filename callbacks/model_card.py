@@ -10,23 +10,30 @@ from gpt4o_lit.model import count_parameters
 
 
 class ModelCard(Callback):
-    """Writes the card when training ends; every figure in it was counted or measured."""
+    """Writes the card when training ends; every figure in it was counted or measured.
+
+    Args:
+        measure: Open the run in a process of its own, and tell what it takes there. False leaves
+            that part out.
+    """
+
+    def __init__(self, measure: bool = True) -> None:
+        self.measure = measure
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure in a process of its own and write."""
+        """Measure and write."""
         if not trainer.is_global_zero or not trainer.callback_metrics:
             return  # a run that had ended before keeps its card
         run = Path(trainer.default_root_dir)
-        text = "\n\n".join(
-            [
-                f"# {run.resolve().name}",
-                _trained_on(trainer),
-                _parameters(pl_module),
-                _quality(trainer),
-                _deployment(measure(run)),
-            ]
-        )
-        (run / "MODEL_CARD.md").write_text(text + "\n", encoding="utf-8")
+        parts = [
+            f"# {run.resolve().name}",
+            _trained_on(trainer),
+            _parameters(pl_module),
+            _quality(trainer),
+        ]
+        if self.measure:
+            parts.append(_deployment(measure(run)))
+        (run / "MODEL_CARD.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _trained_on(trainer: Trainer) -> str:

@@ -1,5 +1,6 @@
 """Pictures of a run from its metrics.csv."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,22 @@ FIGURES = {
 }
 
 
+PAUSE = 60.0
+"""Seconds from one drawing to the next; short runs validate more often than anybody looks."""
+
+
 class Plots(Callback):
-    """Draws loss, scores, learning rate and tokens/s after each validation and at the end."""
+    """Draws loss, scores, learning rate and tokens/s: after a validation, and at the end."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing is there to draw yet."""
+        self._drawn = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what there is so far."""
-        if not trainer.sanity_checking:
+        if not trainer.sanity_checking and time.monotonic() - self._drawn >= PAUSE:
             self._draw(trainer)
+            self._drawn = time.monotonic()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the whole run."""

@@ -84,6 +84,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(Samples, "samples")
+        parser.add_lightning_class_args(ModelCard, "model_card")
         parser.add_lightning_class_args(Progress, "progress")
 
     def _parse_ckpt_path(self) -> None:
@@ -117,11 +118,13 @@ class ExperimentCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Any:
         """Add the callbacks that no config can leave out, and leave out what Trainer's keys do."""
         switches = {Progress: "enable_progress_bar", Checkpoint: "enable_checkpointing"}
-        off = tuple(kind for kind, key in switches.items() if config.get(key) is False)
-        chosen = [callback for callback in callbacks if not isinstance(callback, off)]
-        if self.subcommand == "fit" and not config["fast_dev_run"]:
+        off: set[type] = {kind for kind, key in switches.items() if config.get(key) is False}
+        leaves_a_run = self.subcommand == "fit" and not config["fast_dev_run"]
+        if not leaves_a_run or Checkpoint in off:  # which the card is about
+            off.add(ModelCard)
+        chosen = [callback for callback in callbacks if not isinstance(callback, tuple(off))]
+        if leaves_a_run:
             chosen += [RandomState(), Manifest(), Plots()]
-            chosen += [ModelCard()] if Checkpoint not in off else []  # it opens the checkpoint
         if self.subcommand in ("fit", "validate") and Checkpoint not in off:
             chosen.append(Artefact())
         if self.subcommand == "predict":

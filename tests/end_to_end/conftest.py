@@ -84,6 +84,7 @@ def config(home: Path) -> Path:
             "enable_model_summary": False,
         },
         "progress": {"refresh_rate": 0},
+        "model_card": {"measure": False},
         "samples": {"prompts": ["the "], "max_new_tokens": 8},
     }
     path = home / "tiny.yaml"

@@ -125,6 +125,7 @@ def test_pairs_of_sentences_and_a_pretrained_network(config: Path) -> None:
     assert before.keys() == after.keys()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
     flags = ("--trainer.max_steps", "120", "--trainer.val_check_interval", "10")
     flags += ("--model.init_args.word_dropout", "0.2")

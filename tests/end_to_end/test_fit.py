@@ -42,7 +42,7 @@ def assert_same_losses(ours: Path, theirs: Path) -> None:
 
 
 def test_a_run_leaves_everything_in_its_directory(config: Path) -> None:
-    run = fit(config, "run")
+    run = fit(config, "run", "--model_card.measure", "true")
     for name in (
         "config.yaml", "manifest.json", "metrics.csv", "samples.md", "MODEL_CARD.md",
         "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/config.yaml",

@@ -136,6 +136,7 @@ def test_micro_batches_prune_as_one_batch_does(
         assert_equal(weights(whole), weights(parts), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_prune_as_one_does(config: Path, overlay: Overlay) -> None:
     flags = ["--config", overlay(schedule={"shape": "one_shot", "begin": 2}), DROPOUT, "0"]
     alone = fit(config, "alone", *flags)

@@ -88,6 +88,7 @@ def test_what_training_saw_is_what_is_measured_opened_and_stored(
     assert sizes[0] < 0.5 * sum(weight.nbytes for weight in exact.values())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path, overlay: Overlay) -> None:
     flags = ("--config", overlay(start=2, freeze=5), "--trainer.max_steps", "8")
     flags += ("--checkpoint.every_n_train_steps", "1")

@@ -68,7 +68,8 @@ def test_a_cut_run_is_smaller_and_used_like_any(
     assert "val/loss" in shown
 
 
-@pytest.mark.parametrize("optimizer", ["Muon", pytest.param("Adafactor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["Muon", "Adafactor"])
 def test_every_way_to_cut_goes_with_bfloat16_and_compilation(
     optimizer: str, config: Path, overlay: Overlay
 ) -> None:
@@ -119,6 +120,7 @@ def test_two_processes_cut_as_one_does(config: Path, overlay: Overlay) -> None:
     assert_equal(weights(alone), weights(Path("together")), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path, overlay: Overlay) -> None:
     flags = ("--config", overlay(at=20, times=3, every=40))
     flags += ("--trainer.max_steps", "200", "--trainer.val_check_interval", "25")

@@ -90,6 +90,7 @@ def test_graphs_hold_the_whole_numbers(tmp_path: Path, monkeypatch: pytest.Monke
         assert stored < share * floats
 
 
+@pytest.mark.slow
 def test_files_are_made_once_and_anew_for_another_checkpoint(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     directory = tmp_path / "engine"
