@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -24,6 +24,8 @@ class Evaluate(Callback):
         num_fewshot: Examples before each question. Default: the task's own.
         enabled: False measures nothing.
     """
+
+    needs_whole_weights: ClassVar[bool] = True
 
     def __init__(
         self,

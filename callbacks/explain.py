@@ -1,7 +1,7 @@
 """A look inside the network as it learns."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -23,6 +23,8 @@ class Explain(Callback):
         num_steps: Of the attributions; 0: none.
         enabled: False writes nothing.
     """
+
+    needs_whole_weights: ClassVar[bool] = True
 
     def __init__(
         self,

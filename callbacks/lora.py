@@ -1,7 +1,7 @@
 """Fine-tuning by adapters of low rank, the network itself frozen."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning import Callback, Trainer
 
@@ -37,6 +37,8 @@ class LoRA(Callback):
             arXiv:2305.14314). Default: as they are.
         enabled: False does nothing.
     """
+
+    needs_whole_weights: ClassVar[bool] = True
 
     def __init__(
         self,

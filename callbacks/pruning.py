@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import Callback, Trainer
@@ -26,6 +26,8 @@ class Pruning(Callback, ABC):
             says.
         enabled: False prunes nothing.
     """
+
+    needs_whole_weights: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning import Callback, Trainer
 from tqdm import tqdm
@@ -29,6 +29,8 @@ class PostTrainingQuantization(Callback):
         num_batches: Training batches that each process looks at; nearest looks at none.
         enabled: False does nothing.
     """
+
+    needs_whole_weights: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -102,6 +104,8 @@ class QuantizationAwareTraining(Callback):
             weights.
         enabled: False does nothing.
     """
+
+    needs_whole_weights: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 
 from gpt4o_lit.generation import PromptFormat, SamplingConfig, fill, generate
+from gpt4o_lit.model import Transformer
+from gpt4o_lit.strategies import whole_network
 
 
 class Samples(Callback):
@@ -40,19 +42,23 @@ class Samples(Callback):
         self.every_n_validations, self.enabled = every_n_validations, enabled
         self._validations = 0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Refuse at once, not at the first validation, a prompt that the network cannot read."""
         if self.prompts is not None and self._writes(trainer):
-            self._sections(trainer, pl_module, replace(self.config, max_new_tokens=1))
+            network = whole_network(trainer.strategy, pl_module.transformer)
+            self._sections(trainer, pl_module, network, replace(self.config, max_new_tokens=1))
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write, in evaluation mode and without drawing from the run's random generator."""
         if not self._writes(trainer) or trainer.sanity_checking:
             return
         self._validations += 1
-        if not trainer.is_global_zero or self._validations % self.every_n_validations:
+        if self._validations % self.every_n_validations:
             return
-        sections = self._sections(trainer, pl_module, self.config)
+        network = whole_network(trainer.strategy, pl_module.transformer)
+        if not trainer.is_global_zero:
+            return
+        sections = self._sections(trainer, pl_module, network, self.config)
         loss = trainer.callback_metrics.get("val/loss", torch.tensor(float("nan")))
         title = f"## Step {trainer.global_step}, validation loss {float(loss):.4f}\n\n"
         with (Path(trainer.default_root_dir) / "samples.md").open("a", encoding="utf-8") as file:
@@ -62,9 +68,8 @@ class Samples(Callback):
         return self.enabled and trainer.state.fn == "fit" and not trainer.fast_dev_run
 
     def _sections(
-        self, trainer: Trainer, pl_module: LightningModule, config: SamplingConfig
+        self, trainer: Trainer, pl_module: Any, transformer: Transformer, config: SamplingConfig
     ) -> list[str]:
-        transformer: Any = pl_module.transformer
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         tokenizer = datamodule.tokenizer
         prompt_format = prompt_format_of(trainer, pl_module)

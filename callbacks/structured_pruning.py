@@ -1,6 +1,6 @@
 """Cutting a network smaller while it trains."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -29,6 +29,8 @@ class StructuredPruning(Callback):
         num_batches: Training batches that each process looks at.
         enabled: False cuts nothing.
     """
+
+    needs_whole_weights: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -15,6 +15,8 @@ from gpt4o_lit.callbacks.samples import evaluating, prompt_format_of
 from gpt4o_lit.evaluation.spans import find_answer
 from gpt4o_lit.evaluation.text_metrics import TextMetricName, text_metric
 from gpt4o_lit.generation import BeamConfig, likeliest
+from gpt4o_lit.model import Transformer
+from gpt4o_lit.strategies import whole_network
 
 COLUMNS = ["source", "reference", "output"]
 
@@ -96,9 +98,10 @@ class TextQuality(Callback):
         of_spans = hasattr(data, "questions")
         asked = list(enumerate((data.questions if of_spans else data.texts)(split)[:most]))
         mine = asked[trainer.global_rank :: trainer.world_size]
-        with evaluating(task.transformer):
+        network = whole_network(trainer.strategy, task.transformer)
+        with evaluating(network):
             answer = self._find if of_spans else self._answer
-            answered = answer(trainer, task, mine)
+            answered = answer(trainer, task, network, mine)
         outputs, references = [a.output for a in answered], [a.references for a in answered]
         scores, signatures = {}, {}
         for metric in self.metrics.values():
@@ -113,7 +116,9 @@ class TextQuality(Callback):
         if trainer.is_global_zero and not trainer.fast_dev_run:
             self._write(trainer, name, everyone, {"scores": scores, "signatures": signatures})
 
-    def _answer(self, trainer: Any, task: Any, pairs: Sequence[tuple[int, Any]]) -> list[Answered]:
+    def _answer(
+        self, trainer: Any, task: Any, network: Transformer, pairs: Sequence[tuple[int, Any]]
+    ) -> list[Answered]:
         """What the network makes of the sources, in their order."""
         data, form = trainer.datamodule, prompt_format_of(trainer, task)
         beams = BeamConfig(
@@ -129,7 +134,7 @@ class TextQuality(Callback):
                 batch = by_length[start : start + self.batch_size]
                 sources = data.tokenizer.encode_batch([pair.source for _, pair in batch])
                 read = [source[: data.pairs.max_source_len - 1] for source in sources]
-                texts = likeliest(task.transformer, data.tokenizer, read, beams, prompt_format=form)
+                texts = likeliest(network, data.tokenizer, read, beams, prompt_format=form)
                 answered += [
                     Answered(number, pair.source, pair.references, text)
                     for (number, pair), text in zip(batch, texts, strict=True)
@@ -137,14 +142,16 @@ class TextQuality(Callback):
                 bar.update(len(batch))
         return sorted(answered, key=lambda each: each.number)
 
-    def _find(self, trainer: Any, task: Any, asked: Sequence[tuple[int, Any]]) -> list[Answered]:
+    def _find(
+        self, trainer: Any, task: Any, network: Transformer, asked: Sequence[tuple[int, Any]]
+    ) -> list[Answered]:
         """What of each question's text answers it."""
         data, answered = trainer.datamodule, []
         show = trainer.is_global_zero and trainer.progress_bar_callback is not None
         for number, each in tqdm(asked, desc="answering", leave=False, disable=not show):
             windows = data.windows(each.question, each.context)
             text = find_answer(
-                task.transformer, data.tokenizer, windows, each.context,
+                network, data.tokenizer, windows, each.context,
                 unanswered=data.unanswered,
             )  # fmt: skip
             answered.append(Answered(number, each.question, each.answers or [""], text))

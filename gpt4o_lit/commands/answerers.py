@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpt4o_lit.commands.run_flags import opened_run, prompt_format_of
 from gpt4o_lit.corpus.labelled import joined, texts_of_row
+from gpt4o_lit.corpus.pairs import collapsed
 from gpt4o_lit.corpus.spans import Window, windows_of
 from gpt4o_lit.corpus.tagged import pieces_of, words_of
 from gpt4o_lit.corpus.template import Template
@@ -74,6 +75,7 @@ class _Writer(Answerer):
     def __init__(self, run: OpenedRun, settings: Mapping[str, Any], args: Any) -> None:
         super().__init__(run, settings, [settings["source"]])
         self.longest = settings["max_source_len"] - 1
+        self.collapses = settings.get("collapse_blanks", False)
         self.beams = BeamConfig(
             num_beams=args.num_beams,
             max_new_tokens=args.max_new_tokens or settings["max_target_len"],
@@ -81,7 +83,10 @@ class _Writer(Answerer):
         )
 
     def source(self, values: Mapping[str, Any]) -> Source:
-        return self.run.tokenizer.encode(self.templates[0].render(values))[: self.longest]
+        text = self.templates[0].render(values)
+        if self.collapses:
+            text = collapsed(text)
+        return self.run.tokenizer.encode(text)[: self.longest]
 
     def answers(self, sources: Sequence[Source]) -> list[Answer]:
         net, tokenizer = self.run.transformer, self.run.tokenizer

@@ -22,6 +22,9 @@ class PairsConfig(TablesConfig):
     references: list[str] | None = None
     """All that counts as right where outputs are scored; of a column that holds a list, each.
     Those whose columns a row lacks are left out. Default: target."""
+    collapse_blanks: bool = False
+    """Whether several blanks, tabs and line ends in a row are read and said as one blank, and those
+    at the ends of a text not at all."""
     max_source_len: int = 256
     """Most pieces of a source, its end included."""
     max_target_len: int = 256
@@ -53,6 +56,11 @@ class Pair:
     references: list[str]
 
 
+def collapsed(text: str) -> str:
+    """A text with one blank where it has several, tabs or line ends, and none at its ends."""
+    return " ".join(text.split())
+
+
 def prepare_pairs(
     config: PairsConfig,
     tokenizer: TokenizerRecipe,
@@ -81,14 +89,15 @@ class _PairsBuilder(ExampleBuilder):
 
     def example(self, row: Row, split: str) -> Example:
         """The rendered templates; the target in train, else all that is right."""
-        source = self.source.render(row.values)
+        clean = collapsed if self.config.collapse_blanks else str
+        source = clean(self.source.render(row.values))
         if split == "train":
             references = [self.target.render(row.values)]
         else:
             there = [each for each in self.references if _fits(each, row.values)]
             found = [_renderings(each, row.values) for each in there or self.references]
             references = [text for texts in found for text in texts]
-        references = [text for text in references if text.strip()]
+        references = [clean(text) for text in references if text.strip()]
         for side, empty in (("source", not source.strip()), ("target", not references)):
             if empty:
                 raise ValueError(f"its {side} is empty; fill it, or delete the row")

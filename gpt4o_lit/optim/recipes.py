@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from gpt4o_lit.optim.muon import Adjust, MuonAdamW
 
 class OptimizerRecipe(ABC):
     """Settings from which an optimizer is built once the module exists."""
+
+    needs_whole_weights: ClassVar[bool] = False
+    """Whether its step looks at whole matrices, of which sharding strategies hold parts."""
 
     @abstractmethod
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -53,6 +56,8 @@ class AdamW(OptimizerRecipe):
 @dataclass(frozen=True, kw_only=True)
 class Muon(OptimizerRecipe):
     """Muon for the hidden matrices, AdamW for embeddings, head, norms and biases."""
+
+    needs_whole_weights: ClassVar[bool] = True
 
     lr: float = 3e-3
     """Learning rate of the matrices at the schedule's factor 1."""
@@ -134,6 +139,8 @@ class Muon(OptimizerRecipe):
 @dataclass(frozen=True, kw_only=True)
 class Adafactor(OptimizerRecipe):
     """Adam with the squares kept by row and column only (arXiv:1804.04235): little memory."""
+
+    needs_whole_weights: ClassVar[bool] = True
 
     lr: float = 1e-2
     """Greatest relative step at the schedule's factor 1."""

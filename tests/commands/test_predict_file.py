@@ -57,6 +57,17 @@ def test_a_row_keeps_what_it_had(run: Path) -> None:
     assert [" ".join(row["output"].splitlines()) for row in rows] == expected(run)
 
 
+def test_blanks_are_read_as_in_training(run: Path) -> None:
+    config, out = run / "config.yaml", run.parent / "out.txt"
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    values["data"]["init_args"]["pairs"]["collapse_blanks"] = True
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
+    spaced = ["  ".join(f" {text} ".split(" ")) for text in TEXTS]
+    (run.parent / "in.txt").write_text("\n".join(spaced) + "\n", encoding="utf-8")
+    assert main(["predict-file", str(run), str(run.parent / "in.txt"), str(out)]) == 0
+    assert out.read_text(encoding="utf-8").split("\n") == [*expected(run), ""]
+
+
 def test_what_was_written_before_a_kill_is_not_written_again(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """Pairs of a table become tokens once; what is left out is counted and named."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,21 @@ def test_templates_make_both_sides_and_all_references(tmp_path: Path) -> None:
     )  # fmt: skip
     assert texts(pairs, "train") == [("answer: who?", "a"), ("answer: what?", "c")]
     assert [pair.references for pair in texts_of(pairs, "test")] == [["a", "b"], ["c", "d"]]
+
+
+def test_blanks_in_a_row_are_one_where_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    row = {"source": "  if\t it  is", "target": "   if\n  it :"}
+    path.write_text(json.dumps(row), encoding="utf-8")
+    for number, (collapse, expected) in enumerate(
+        [(False, (row["source"], row["target"])), (True, ("if it is", "if it :"))]
+    ):
+        config = PairsConfig(train=str(path), valid=str(path), collapse_blanks=collapse)
+        pairs = prepare_pairs(config, Bytes(), tmp_path / str(number))
+        (found,) = texts_of(pairs, "valid")
+        assert (found.source, found.references[0]) == expected
+        both = pairs.split("train").pair(0)
+        assert tuple(pairs.tokenizer.decode(side.tolist()) for side in both) == expected
 
 
 def test_nothing_is_made_anew_until_something_changes(table: Path) -> None:

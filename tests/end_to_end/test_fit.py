@@ -246,9 +246,9 @@ def test_four_micro_batches_of_one_equal_one_batch_of_four(config: Path) -> None
     assert_same_losses(whole, parts)
 
 
-def fit_on_two(*flags: str) -> None:
+def fit_on_two(*flags: str, strategy: str = "with/ddp") -> None:
     command = [sys.executable, "-m", "gpt4o_lit", "fit", *flags]
-    command += ["--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    command += ["--config", strategy, "--trainer.devices", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,0 +1,140 @@
+"""FSDP2: each process holds a part of the weights, of their gradients and of the optimizer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from gpt4o_lit.model import Transformer
+
+WHOLE = StateDictOptions(full_state_dict=True)
+STEPS = ("training_step", "validation_step", "test_step", "predict_step")
+
+
+class FSDP2(ModelParallelStrategy):
+    """Shards every block over all processes, and what is outside the blocks as one more part.
+
+    A block's weights are gathered when it is read, and its gradients scattered when they are known
+    (ZeRO, arXiv:1910.02054; torch.distributed.fsdp.fully_shard). What is outside the blocks
+    (embeddings, head, last norm) is gathered for a whole step. Checkpoints are whole, one file as
+    with one process, so that a run may go on with any number of processes.
+
+    Args:
+        reshard_after_forward: Let go of a block's gathered weights until the backward (ZeRO-3);
+            False keeps them, which is faster and takes more memory (ZeRO-2).
+        cpu_offload: Keep the parts in the memory of the CPU; a GPU holds what it works on.
+    """
+
+    def __init__(self, reshard_after_forward: bool = True, cpu_offload: bool = False) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+        self.reshard_after_forward = reshard_after_forward
+        self.cpu_offload = cpu_offload
+
+    def setup_environment(self) -> None:
+        """All processes hold parts of the one network."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def parallelize(self, task: Any) -> None:
+        """Shard the network of a task, which each process has built alike.
+
+        Raises:
+            ValueError: a callback or the optimizer needs weights that are whole.
+        """
+        for part in [*task.trainer.callbacks, task.optimizer_recipe]:
+            if getattr(part, "needs_whole_weights", False) and getattr(part, "enabled", True):
+                raise ValueError(
+                    f"{type(part).__name__} needs weights that are whole, and FSDP2 holds parts of "
+                    f"them; take --config with/ddp, or leave {type(part).__name__} out"
+                )
+        offload = CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy()
+        shared: dict[str, Any] = {"mesh": self.device_mesh["data_parallel"]}
+        shared["offload_policy"] = offload
+        for stack in (task.transformer.encoder, task.transformer.decoder):
+            for block in [] if stack is None else stack.blocks:
+                fully_shard(block, reshard_after_forward=self.reshard_after_forward, **shared)
+        # A step reads the head and the embeddings where it likes, so that it is what gathers them.
+        fully_shard(task, reshard_after_forward=False, **shared)
+        for step in STEPS:
+            register_fsdp_forward_method(task, step)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Its state is loaded by `load_optimizer_state_dict`."""
+        return True
+
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """What is in the file, whole, on each process."""
+        path = self.broadcast(checkpoint_path)
+        return self.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Take this process's part of whole weights."""
+        assert self.model is not None
+        set_model_state_dict(self.model, checkpoint["state_dict"], options=WHOLE)
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """The whole state, by the places that weights have in the optimizer's groups as it is
+        without parts; nothing on all processes but the first."""
+        state = getattr(optimizer, "_optimizer", optimizer).state_dict()
+        whole = {
+            place: {name: _whole(value) for name, value in parts.items()}
+            for place, parts in state["state"].items()
+        }
+        return state | {"state": whole} if self.is_global_zero else {}
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take this process's part of the whole state."""
+        for optimizer, whole in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            places = [place for group in whole["param_groups"] for place in group["params"]]
+            like = dict(zip(places, weights, strict=True))
+            parts = {
+                place: {name: _part(value, like[place]) for name, value in state.items()}
+                for place, state in whole["state"].items()
+            }
+            optimizer.load_state_dict({**whole, "state": parts})
+
+
+def _whole(value: Any) -> Any:
+    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+
+
+def _part(value: Any, like: Any) -> Any:
+    """Of a tensor as large as a weight the part that the process has of the weight."""
+    if not isinstance(value, Tensor) or not value.ndim or not isinstance(like, DTensor):
+        return value
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def whole_network(strategy: Any, network: Transformer) -> Transformer:
+    """The network itself, or where each process holds parts of it a whole copy, in evaluation mode.
+
+    All processes call this at once.
+    """
+    if not isinstance(strategy, FSDP2):
+        return network
+    state = get_model_state_dict(network, options=WHOLE)
+    with torch.random.fork_rng(devices=[]):
+        copy: nn.Module = Transformer(network.config)
+    copy.load_state_dict(state)
+    return copy.eval().to(strategy.root_device)  # type: ignore[return-value]
