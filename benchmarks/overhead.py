@@ -29,7 +29,7 @@ from gpt4o_lit.__main__ import main as gpt4o_lit
 from gpt4o_lit.corpus import CorpusConfig
 from gpt4o_lit.data import PackedDataModule
 from gpt4o_lit.model import AttentionConfig, StackConfig, TransformerConfig
-from gpt4o_lit.objectives import linear_cross_entropy
+from gpt4o_lit.objectives import Draws, linear_cross_entropy
 from gpt4o_lit.optim import AdamW
 from gpt4o_lit.strategies.allocator import keep_freed_memory
 from gpt4o_lit.tasks import Pretraining
@@ -95,8 +95,8 @@ def by_hand(folder: Path, args: argparse.Namespace) -> float:
     optimizer = task.optimizer_recipe.build(network)
     times = []
     for batch in islice(data.train_dataloader(), args.steps):
-        generator = torch.Generator().manual_seed(0)
-        example = task.objective.prepare(batch["tokens"], batch["documents"], generator)
+        draws = Draws((0,), torch.arange(len(batch["tokens"])))
+        example = task.objective.prepare(batch["tokens"], batch["documents"], draws)
         hidden = network.hidden(example.tokens, documents_BT=example.documents)
         features, targets = network.head.features(hidden).flatten(0, 1), example.targets.flatten()
         loss = linear_cross_entropy(features, network.head.weight, targets)

@@ -2,6 +2,7 @@
 
 from gpt4o_lit.objectives.causal import CausalLM
 from gpt4o_lit.objectives.distillation import Lesson, Readout, Teacher, distillation_loss
+from gpt4o_lit.objectives.draws import Draws
 from gpt4o_lit.objectives.loss import linear_cross_entropy, token_statistics
 from gpt4o_lit.objectives.masked import MaskedLM
 from gpt4o_lit.objectives.objective import (
@@ -21,6 +22,7 @@ __all__ = [
     "IGNORED",
     "PADDING",
     "CausalLM",
+    "Draws",
     "Example",
     "Lengths",
     "Lesson",

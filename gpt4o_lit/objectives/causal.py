@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from gpt4o_lit.objectives.draws import Draws
 from gpt4o_lit.objectives.fill_in_the_middle import FIM_MARKS, fill_in_the_middle
 from gpt4o_lit.objectives.objective import (
     IGNORED,
@@ -52,18 +53,16 @@ class CausalLM(Objective):
                 f"train a tokenizer with those pieces or set fim_rate to 0"
             )
 
-    def prepare(
-        self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
-    ) -> Example:
+    def prepare(self, tokens_BT1: Tensor, documents_BT1: Tensor, draws: Draws) -> Example:
         vocabulary = self.vocabulary
         if self.fim_rate > 0.0:
             tokens_BT1 = fill_in_the_middle(
-                tokens_BT1, documents_BT1, vocabulary, self.fim_rate, self.fim_spm_rate, generator
+                tokens_BT1, documents_BT1, vocabulary, self.fim_rate, self.fim_spm_rate, draws
             )
-        return self.prepare_evaluation(tokens_BT1, documents_BT1, generator)
+        return self.prepare_evaluation(tokens_BT1, documents_BT1, draws)
 
     def prepare_evaluation(
-        self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
+        self, tokens_BT1: Tensor, documents_BT1: Tensor, draws: Draws
     ) -> Example:
         """The text as it stands, so that runs with and without fim_rate can be compared."""
         return Example(

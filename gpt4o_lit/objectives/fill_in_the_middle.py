@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from gpt4o_lit.objectives.draws import Draws
 from gpt4o_lit.objectives.objective import PADDING, Vocabulary
 from gpt4o_lit.objectives.segments import document_starts, segment_bounds
 
@@ -15,7 +16,7 @@ def fill_in_the_middle(
     vocabulary: Vocabulary,
     rate: float,
     spm_rate: float,
-    generator: torch.Generator,
+    draws: Draws,
 ) -> Tensor:
     """Rearrange a share of the documents, each inside the places it already has.
 
@@ -26,7 +27,7 @@ def fill_in_the_middle(
     Documents of fewer than four pieces stay as they are.
     """
     first_BT, end_BT = segment_bounds(document_starts(documents_BT))
-    draws_BT4 = torch.rand((*tokens_BT.shape, 4), generator=generator, device=tokens_BT.device)
+    draws_BT4 = draws.rand(tokens_BT.shape[1], 4)
     draws_BT4 = draws_BT4.gather(1, first_BT[..., None].expand(-1, -1, 4))
     chosen_BT, order_BT, *cuts = draws_BT4.unbind(-1)
 

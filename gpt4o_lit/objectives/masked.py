@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from gpt4o_lit.objectives.draws import Draws
 from gpt4o_lit.objectives.objective import (
     IGNORED,
     PADDING,
@@ -57,16 +58,12 @@ class MaskedLM(Objective):
                 f"use a tokenizer with pieces of text"
             )
 
-    def prepare(
-        self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
-    ) -> Example:
+    def prepare(self, tokens_BT1: Tensor, documents_BT1: Tensor, draws: Draws) -> Example:
         """Three draws per position, in this order: chosen or not, replaced how, by which piece."""
         tokens_BT, documents_BT = tokens_BT1[:, :-1], documents_BT1[:, :-1]
         device = tokens_BT.device
         ordinary_V = _ordinary(self.vocabulary, device)
-        chosen_BT, how_BT, piece_BT = torch.rand(
-            (3, *tokens_BT.shape), generator=generator, device=device
-        )
+        chosen_BT, how_BT, piece_BT = draws.rand(3, tokens_BT.shape[1]).unbind(1)
         maskable_BT = ordinary_V[tokens_BT] & (documents_BT != PADDING)
         if self.whole_words:
             starts_BT = self._word_starts(tokens_BT, documents_BT, maskable_BT)

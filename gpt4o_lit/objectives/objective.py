@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
+
+from gpt4o_lit.objectives.draws import Draws
 
 Needs = Literal["decoder", "encoder", "encoder_decoder"]
 
@@ -75,7 +76,7 @@ class Lengths:
 
 
 class Objective(ABC):
-    """Turns windows of the one packed corpus into examples; random only through the generator."""
+    """Turns windows of the one packed corpus into examples; random only through what it draws."""
 
     needs: ClassVar[Needs]
     """The stacks that it trains."""
@@ -110,16 +111,14 @@ class Objective(ABC):
         """Raise ValueError naming the first thing the vocabulary lacks."""
 
     @abstractmethod
-    def prepare(
-        self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
-    ) -> Example:
-        """Make an example of each window, on the tensors' device, where the generator lives too."""
+    def prepare(self, tokens_BT1: Tensor, documents_BT1: Tensor, draws: Draws) -> Example:
+        """Make an example of each window, on the tensors' device, where numbers are drawn too."""
 
     def prepare_evaluation(
-        self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
+        self, tokens_BT1: Tensor, documents_BT1: Tensor, draws: Draws
     ) -> Example:
         """The example by which validation and test judge; by default that of training."""
-        return self.prepare(tokens_BT1, documents_BT1, generator)
+        return self.prepare(tokens_BT1, documents_BT1, draws)
 
     @property
     def mark_ids(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gpt4o_lit.objectives.causal import next_token_targets
+from gpt4o_lit.objectives.draws import Draws
 from gpt4o_lit.objectives.objective import (
     IGNORED,
     PADDING,
@@ -29,13 +30,11 @@ class PrefixLM(Objective):
     def check(self, vocabulary: Vocabulary) -> None:
         """Any vocabulary will do."""
 
-    def prepare(
-        self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
-    ) -> Example:
+    def prepare(self, tokens_BT1: Tensor, documents_BT1: Tensor, draws: Draws) -> Example:
         """A document of L positions gets a prefix of 0 to L - 1 of them, each length as likely."""
         documents_BT = documents_BT1[:, :-1]
         first_BT, end_BT = segment_bounds(document_starts(documents_BT))
-        draws_BT = torch.rand(documents_BT.shape, generator=generator, device=documents_BT.device)
+        draws_BT = draws.rand(documents_BT.shape[1])
         length_BT = end_BT - first_BT
         prefix_length_BT = (draws_BT.gather(1, first_BT) * length_BT).long().minimum(length_BT - 1)
         rank_BT = torch.arange(documents_BT.shape[1], device=documents_BT.device) - first_BT

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from gpt4o_lit.objectives.draws import Draws
 from gpt4o_lit.objectives.objective import (
     IGNORED,
     PADDING,
@@ -78,11 +79,9 @@ class SpanCorruption(Objective):
         target = num_hidden + num_spans + 1
         return Lengths(target=target, asked=target, source=seq_len - num_hidden + num_spans)
 
-    def prepare(
-        self, tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
-    ) -> Example:
+    def prepare(self, tokens_BT1: Tensor, documents_BT1: Tensor, draws: Draws) -> Example:
         tokens_BT, documents_BT = tokens_BT1[:, :-1], documents_BT1[:, :-1]
-        num_rows, seq_len = tokens_BT.shape
+        seq_len = tokens_BT.shape[1]
         num_hidden, num_spans = self.span_counts(seq_len)
         sentinels_K = torch.tensor(self.vocabulary.sentinel_ids, device=tokens_BT.device)
         if num_spans > len(sentinels_K):
@@ -90,7 +89,7 @@ class SpanCorruption(Objective):
                 f"seq_len ({seq_len}) asks for {num_spans} spans, but the tokenizer has "
                 f"{len(sentinels_K)} sentinel_ids; shorten seq_len or raise mean_span"
             )
-        hidden_BT = random_spans(num_rows, seq_len, num_hidden, num_spans, generator)
+        hidden_BT = random_spans(seq_len, num_hidden, num_spans, draws)
         spans = _Spans(tokens_BT, documents_BT, hidden_BT, sentinels_K)
         source_BS, source_documents_BS = spans.source(seq_len - num_hidden + num_spans)
         said_BU, documents_BU = spans.target(num_hidden + num_spans)
@@ -108,23 +107,20 @@ class SpanCorruption(Objective):
         )
 
 
-def random_spans(
-    num_rows: int, seq_len: int, num_hidden: int, num_spans: int, generator: torch.Generator
-) -> Tensor:
+def random_spans(seq_len: int, num_hidden: int, num_spans: int, draws: Draws) -> Tensor:
     """Bool (B, T): `random_spans_noise_mask` of T5; seen and hidden spans in turn, seen first."""
-    hidden_BK = random_lengths(num_rows, num_hidden, num_spans, generator)
-    seen_BK = random_lengths(num_rows, seq_len - num_hidden, num_spans, generator)
+    hidden_BK = random_lengths(num_hidden, num_spans, draws)
+    seen_BK = random_lengths(seq_len - num_hidden, num_spans, draws)
     turns_BK = torch.stack([seen_BK, hidden_BK], dim=2).flatten(1)
     ends_BK = turns_BK.cumsum(dim=1)
-    flips_BT = torch.zeros((num_rows, seq_len + 1), dtype=torch.int64, device=generator.device)
+    flips_BT = torch.zeros((len(ends_BK), seq_len + 1), dtype=torch.int64, device=draws.device)
     flips_BT.scatter_(1, ends_BK, 1)
     return flips_BT[:, :seq_len].cumsum(dim=1) % 2 == 1
 
 
-def random_lengths(num_rows: int, total: int, num_parts: int, generator: torch.Generator) -> Tensor:
+def random_lengths(total: int, num_parts: int, draws: Draws) -> Tensor:
     """(B, K): split a total into parts of at least one, all splits alike."""
-    draws = torch.rand((num_rows, total - 1), generator=generator, device=generator.device)
-    cuts_BK = draws.argsort(dim=1)[:, : num_parts - 1].sort(dim=1).values + 1
+    cuts_BK = draws.rand(total - 1).argsort(dim=1)[:, : num_parts - 1].sort(dim=1).values + 1
     bounds_BK = torch.nn.functional.pad(cuts_BK, (1, 0), value=0)
     return torch.nn.functional.pad(bounds_BK, (0, 1), value=total).diff(dim=1)
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from gpt4o_lit.model import TransformerConfig, training_flops
-from gpt4o_lit.objectives import CausalLM, Example, Objective, Vocabulary
+from gpt4o_lit.objectives import CausalLM, Draws, Example, Objective, Vocabulary
 from gpt4o_lit.optim import OptimizerRecipe, Schedule
 from gpt4o_lit.tasks.task import NO_STACKS
 from gpt4o_lit.tasks.token_prediction import Batch, TokenPrediction
@@ -78,9 +78,9 @@ class Pretraining(TokenPrediction):
 
     def example(self, batch: Batch, batch_idx: int, *, training: bool) -> Example:
         """Windows as the objective cuts them."""
-        generator = self._generator(batch_idx, training=training)
         prepare = self.objective.prepare if training else self.objective.prepare_evaluation
-        return prepare(batch["tokens"], batch["documents"], generator)
+        draws = self._draws(batch["tokens"], batch_idx, training=training)
+        return prepare(batch["tokens"], batch["documents"], draws)
 
     def work(self, batch: Batch) -> tuple[int, float]:
         """Tokens of the windows, and the FLOPs of what the objective cuts them to."""
@@ -100,10 +100,12 @@ class Pretraining(TokenPrediction):
         checkpoint["bidirectional_prompt"] = self.objective.bidirectional_prompt
         checkpoint["fills_gaps"] = self.objective.fills_gaps
 
-    def _generator(self, batch_idx: int, *, training: bool) -> torch.Generator:
-        """Each batch of each epoch on each process draws by itself; each validation draws alike."""
+    def _draws(self, tokens_BT1: Tensor, batch_idx: int, *, training: bool) -> Draws:
+        """Each window of each epoch draws by itself, on whatever process it is read and in whatever
+        batch; each validation draws alike."""
         epoch, stage = (self.current_epoch, 0) if training else (0, 1)
-        place = (torch.initial_seed(), stage, epoch, batch_idx, self.trainer.global_rank)
-        # A generator on the CPU reads the low 32 bits alone, so they must hold all of it.
-        seed = np.random.SeedSequence(place).generate_state(1, np.uint64)
-        return torch.Generator(device=self.device).manual_seed(int(seed[0]))
+        trainer, data = self.trainer, self.datamodule
+        size = data.batch_size if training else data.eval_batch_size
+        first = (batch_idx * trainer.world_size + trainer.global_rank) * size
+        places_B = torch.arange(first, first + len(tokens_BT1), device=tokens_BT1.device)
+        return Draws((torch.initial_seed(), stage, epoch), places_B)

@@ -34,7 +34,8 @@ class Windows(LightningDataModule):
 
     def __init__(self, batch_size: int = 4) -> None:
         super().__init__()
-        self.batch_size, self.tokens_per_batch = batch_size, batch_size * SEQ_LEN
+        self.batch_size = self.eval_batch_size = batch_size
+        self.tokens_per_batch = batch_size * SEQ_LEN
         self.batches_per_epoch = NUM_WINDOWS // batch_size
 
     def train_dataloader(self) -> DataLoader[Any]:

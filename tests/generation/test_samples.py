@@ -55,6 +55,7 @@ def training(kind: str, directory: Path) -> tuple[Any, Any]:
         fast_dev_run=False,
         state=SimpleNamespace(fn="fit"),
         is_global_zero=True,
+        strategy=None,
         global_step=7,
         callback_metrics={"val/loss": torch.tensor(1.25)},
         default_root_dir=str(directory),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpt4o_lit.objectives import (
     CausalLM,
+    Draws,
     Example,
     MaskedLM,
     Objective,
@@ -36,8 +37,8 @@ EVERY = (
 )
 
 
-def seeded(seed: int = 3) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def seeded(seed: int = 3, rows: int = 16) -> Draws:
+    return Draws((seed,), torch.arange(rows))
 
 
 def bound(objective: Objective, vocabulary: Vocabulary) -> Objective:
@@ -110,7 +111,7 @@ def test_masked_never_hides_or_invents_a_special_piece(
 def test_masked_shares_are_as_told(vocabulary: Vocabulary) -> None:
     tokens_BT1 = torch.randint(7, 100, (64, 1025))
     example = bound(MaskedLM(), vocabulary).prepare(
-        tokens_BT1, torch.zeros_like(tokens_BT1), seeded()
+        tokens_BT1, torch.zeros_like(tokens_BT1), seeded(rows=64)
     )
     asked_BT = example.targets != -100
     shown_M, true_M = example.tokens[asked_BT], example.targets[asked_BT]
@@ -152,7 +153,7 @@ def test_span_lengths_follow_from_the_window(vocabulary: Vocabulary, seq_len: in
     tokens_BT1 = torch.randint(7, 100, (4, seq_len + 1))
     objective = SpanCorruption()
     example = bound(objective, vocabulary).prepare(
-        tokens_BT1, torch.zeros_like(tokens_BT1), seeded()
+        tokens_BT1, torch.zeros_like(tokens_BT1), seeded(rows=4)
     )
     num_hidden, num_spans = objective.span_counts(seq_len)
     assert example.source is not None
@@ -164,7 +165,7 @@ def test_span_lengths_follow_from_the_window(vocabulary: Vocabulary, seq_len: in
 def test_source_and_target_together_give_the_window_back(vocabulary: Vocabulary) -> None:
     tokens_BT1 = torch.randint(7, 100, (8, 129))
     example = bound(SpanCorruption(), vocabulary).prepare(
-        tokens_BT1, torch.zeros_like(tokens_BT1), seeded()
+        tokens_BT1, torch.zeros_like(tokens_BT1), seeded(rows=8)
     )
     assert example.source is not None
     for window, source, said in zip(
@@ -235,7 +236,7 @@ def test_lengths_are_those_of_an_example(vocabulary: Vocabulary, objective: Obje
     """Of one long document without padding; what is asked, on average of 64 windows."""
     tokens_BT1 = torch.randint(7, 100, (64, 513))
     example = bound(objective, replace(vocabulary, sentinel_ids=tuple(range(110, 150)))).prepare(
-        tokens_BT1, torch.zeros_like(tokens_BT1), seeded()
+        tokens_BT1, torch.zeros_like(tokens_BT1), seeded(rows=64)
     )
     lengths = objective.lengths(512)
     assert example.tokens.shape[1] == lengths.target

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gpt4o_lit.objectives import Vocabulary
+from gpt4o_lit.objectives import Draws, Vocabulary
 
 Rows = list[list[int]]
 
@@ -36,10 +36,10 @@ def fim_twin(
     vocabulary: Vocabulary,
     rate: float,
     spm_rate: float,
-    generator: torch.Generator,
+    draws: Draws,
 ) -> Rows:
     """Rearranged tokens."""
-    draws = torch.rand((*tokens_BT.shape, 4), generator=generator).tolist()
+    drawn = draws.rand(tokens_BT.shape[1], 4).tolist()
     marks = vocabulary.fim_ids
     result = []
     for row, (tokens, documents) in enumerate(
@@ -51,7 +51,7 @@ def fim_twin(
             head = document[:1] if document[0] == vocabulary.bos_id else []
             tail = document[-1:] if document[-1] == vocabulary.eos_id else []
             body = document[len(head) : len(document) - len(tail)]
-            chosen, order, one, other = draws[row][first]
+            chosen, order, one, other = drawn[row][first]
             if documents[first] == -1 or chosen >= rate or len(body) < 4:
                 out += document
                 continue
@@ -73,11 +73,11 @@ def masked_twin(
     vocabulary: Vocabulary,
     shares: tuple[float, float, float],
     whole_words: bool,
-    generator: torch.Generator,
+    draws: Draws,
 ) -> tuple[Rows, Rows]:
     """Tokens and targets."""
     rate, mask_share, random_share = shares
-    chosen, how, piece = torch.rand((3, *tokens_BT.shape), generator=generator).tolist()
+    chosen, how, piece = draws.rand(3, tokens_BT.shape[1]).transpose(0, 1).tolist()
     ordinary = [i for i in range(vocabulary.size) if i not in vocabulary.special_ids]
     hidden, targets = [], []
     for row, (tokens, documents) in enumerate(
@@ -108,16 +108,16 @@ def masked_twin(
 
 
 def prefix_twin(
-    tokens_BT1: Tensor, documents_BT1: Tensor, generator: torch.Generator
+    tokens_BT1: Tensor, documents_BT1: Tensor, draws: Draws
 ) -> tuple[Rows, list[list[bool]]]:
     """Targets and prefix."""
-    draws = torch.rand(documents_BT1[:, :-1].shape, generator=generator).tolist()
+    drawn = draws.rand(documents_BT1.shape[1] - 1).tolist()
     targets = causal_twin(tokens_BT1, documents_BT1)
     prefixes = []
     for row, documents in enumerate(documents_BT1[:, :-1].tolist()):
         prefix = [False] * len(documents)
         for first, end in runs(documents):
-            length = int(draws[row][first] * (end - first))
+            length = int(drawn[row][first] * (end - first))
             for place in range(first, first + length):
                 prefix[place] = documents[place] != -1
                 if place < first + length - 1:
@@ -126,11 +126,11 @@ def prefix_twin(
     return targets, prefixes
 
 
-def lengths_twin(num_rows: int, total: int, parts: int, generator: torch.Generator) -> Rows:
+def lengths_twin(total: int, parts: int, draws: Draws) -> Rows:
     """T5's `_random_segmentation`: cut where the smallest draws lie."""
     result = []
-    for draws in torch.rand((num_rows, total - 1), generator=generator).tolist():
-        cuts = sorted(sorted(range(total - 1), key=lambda place: draws[place])[: parts - 1])
+    for drawn in draws.rand(total - 1).tolist():
+        cuts = sorted(sorted(range(total - 1), key=lambda place: drawn[place])[: parts - 1])
         bounds = [0, *(cut + 1 for cut in cuts), total]
         result.append([bounds[i + 1] - bounds[i] for i in range(parts)])
     return result
@@ -142,12 +142,12 @@ def spans_twin(
     vocabulary: Vocabulary,
     num_hidden: int,
     num_spans: int,
-    generator: torch.Generator,
+    draws: Draws,
 ) -> dict[str, Rows]:
     """All fields of the example by name."""
     num_rows, seq_len = tokens_BT.shape
-    hidden_lengths = lengths_twin(num_rows, num_hidden, num_spans, generator)
-    seen_lengths = lengths_twin(num_rows, seq_len - num_hidden, num_spans, generator)
+    hidden_lengths = lengths_twin(num_hidden, num_spans, draws)
+    seen_lengths = lengths_twin(seq_len - num_hidden, num_spans, draws)
     names = ("tokens", "targets", "documents", "source", "source_documents")
     example: dict[str, Rows] = {name: [] for name in names}
     for row in range(num_rows):

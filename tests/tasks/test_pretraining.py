@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from gpt4o_lit.model import AttentionConfig, StackConfig, TransformerConfig
 from gpt4o_lit.objectives import CausalLM, Objective, PrefixLM
@@ -18,7 +19,7 @@ def test_a_checkpoint_tells_how_a_prompt_is_read(objective: Objective, both_ways
     stack = StackConfig(num_layers=1, dim=16, attention=AttentionConfig(num_heads=2))
     task = Pretraining(TransformerConfig(decoder=stack, max_seq_len=8), objective)
     datamodule: Any = SimpleNamespace(tokenizer=ByteTokenizer())
-    task._trainer = SimpleNamespace(datamodule=datamodule)  # type: ignore[assignment]
+    task._trainer = SimpleNamespace(datamodule=datamodule, strategy=None)  # type: ignore[assignment]
     task.configure_model()
     checkpoint: dict[str, Any] = {}
     task.on_save_checkpoint(checkpoint)
@@ -27,25 +28,49 @@ def test_a_checkpoint_tells_how_a_prompt_is_read(objective: Objective, both_ways
     assert checkpoint["transformer_config"]["decoder"]["dim"] == 16
 
 
-def test_every_batch_draws_by_itself() -> None:
+def draws_of(task: Pretraining, batch_idx: int, rows: int, **place: int) -> Tensor:
+    """What a process draws for the windows of a training batch."""
+    usual = {"current_epoch": 0, "global_rank": 0, "world_size": 1, "batch_size": 1}
+    settings: Any = SimpleNamespace(**usual | place)
+    settings.datamodule = settings
+    task._trainer = settings
+    return task._draws(torch.zeros(rows, 4), batch_idx, training=True).rand(3)
+
+
+def test_every_window_draws_by_itself() -> None:
     stack = StackConfig(num_layers=1, dim=16, attention=AttentionConfig(num_heads=2))
     task = Pretraining(TransformerConfig(decoder=stack, max_seq_len=8))
-    draws = []
-    for seed, epoch, rank in itertools.product((0, 8, 2048, 2**32), (0, 1), (0, 1)):
+    drawn = []
+    for seed, epoch in itertools.product((0, 8, 2048, 2**32), (0, 1)):
         torch.manual_seed(seed)
-        task._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)  # type: ignore[assignment]
-        draws += [
-            float(torch.rand((), generator=task._generator(i, training=True))) for i in range(9)
-        ]
-    assert len(set(draws)) == len(draws) == 4 * 2 * 2 * 9
+        drawn += [draws_of(task, i, 2, batch_size=2, current_epoch=epoch) for i in range(9)]
+    numbers = torch.cat(drawn)
+    assert numbers.shape == (4 * 2 * 9 * 2, 3)
+    assert len(numbers.unique()) == numbers.numel()
+
+
+def test_windows_draw_the_same_on_any_number_of_processes() -> None:
+    stack = StackConfig(num_layers=1, dim=16, attention=AttentionConfig(num_heads=2))
+    task = Pretraining(TransformerConfig(decoder=stack, max_seq_len=8))
+    alone = torch.cat([draws_of(task, i, 4, batch_size=4) for i in range(3)])
+    place = {"world_size": 2, "batch_size": 2}
+    both = [draws_of(task, i, 2, global_rank=rank, **place) for i in range(3) for rank in range(2)]
+    accumulated = [draws_of(task, i, 1) for i in range(12)]
+    assert torch.equal(alone, torch.cat(both))
+    assert torch.equal(alone, torch.cat(accumulated))
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_filling_in_the_middle_is_trained_and_not_judged_by(rate: float) -> None:
     stack = StackConfig(num_layers=1, dim=16, attention=AttentionConfig(num_heads=2))
     task = Pretraining(TransformerConfig(decoder=stack, max_seq_len=32), CausalLM(fim_rate=rate))
-    datamodule: Any = SimpleNamespace(tokenizer=ByteTokenizer(), seq_len=16)
-    task._trainer = SimpleNamespace(datamodule=datamodule, current_epoch=0, global_rank=0)  # type: ignore[assignment]
+    datamodule: Any = SimpleNamespace(
+        tokenizer=ByteTokenizer(), seq_len=16, batch_size=1, eval_batch_size=1
+    )
+    trainer: Any = SimpleNamespace(
+        datamodule=datamodule, current_epoch=0, global_rank=0, world_size=1
+    )
+    task._trainer = trainer
     task.setup("fit")
     tokens = torch.arange(65, 82)[None]
     batch = {"tokens": tokens, "documents": torch.zeros_like(tokens)}
