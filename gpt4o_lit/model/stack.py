@@ -87,7 +87,7 @@ class Stack(nn.Module):
             return places_BT, places_BT
         return places_BT, positions_in_documents(documents_BT)
 
-    def _embed(self, x_BTD: Tensor, positions_BT: Tensor, types_BT: Tensor | None) -> Tensor:
+    def _embed(self, x_BTD: Tensor, positions_BT: Tensor, types_BT: Tensor | None = None) -> Tensor:
         if self.config.scale_embedding:
             x_BTD = x_BTD * self.config.dim**0.5
         if self.token_types is not None:

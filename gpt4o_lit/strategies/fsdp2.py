@@ -46,22 +46,23 @@ class FSDP2(ModelParallelStrategy):
         self.cpu_offload = cpu_offload
 
     def setup_environment(self) -> None:
-        """All processes hold parts of the one network."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
-
-    def parallelize(self, task: Any) -> None:
-        """Shard the network of a task, which each process has built alike.
+        """All processes hold parts of the one network; what cannot is refused before they meet.
 
         Raises:
             ValueError: a callback or the optimizer needs weights that are whole.
         """
+        task: Any = self.lightning_module
         for part in [*task.trainer.callbacks, task.optimizer_recipe]:
             if getattr(part, "needs_whole_weights", False) and getattr(part, "enabled", True):
                 raise ValueError(
                     f"{type(part).__name__} needs weights that are whole, and FSDP2 holds parts of "
                     f"them; take --config with/ddp, or leave {type(part).__name__} out"
                 )
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def parallelize(self, task: Any) -> None:
+        """Shard the network of a task, which each process has built alike."""
         offload = CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy()
         shared: dict[str, Any] = {"mesh": self.device_mesh["data_parallel"]}
         shared["offload_policy"] = offload

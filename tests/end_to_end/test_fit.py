@@ -85,6 +85,7 @@ def test_a_run_that_was_stopped_equals_one_that_never_was(config: Path) -> None:
     assert [row["train/loss"] for row in metrics[0]] == [row["train/loss"] for row in metrics[1]]
 
 
+@pytest.mark.slow
 def test_a_run_resumed_by_another_process_equals_one_that_never_was_stopped(config: Path) -> None:
     def process(*arguments: str) -> None:
         command = [sys.executable, "-m", "gpt4o_lit", "fit", *arguments]

@@ -83,3 +83,4 @@ def test_what_needs_whole_weights_is_refused(callback: str | None, config: Path)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert f"{name} needs weights that are whole, and FSDP2 holds parts of them" in done.stderr
+    assert "Initializing distributed" not in done.stderr

@@ -40,6 +40,7 @@ def config(config: Path) -> Path:
     return config
 
 
+@pytest.mark.slow
 def test_one_can_talk_with_what_has_learned_from_conversations(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

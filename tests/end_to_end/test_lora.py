@@ -177,6 +177,7 @@ def test_such_a_run_is_compressed_exported_and_gone_on_from(
     torch.testing.assert_close(logits(ours), logits(theirs), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_makes_no_sense_is_refused(
     config: Path, overlay: Overlay, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -161,6 +161,7 @@ def test_two_processes_calibrate_on_the_batches_of_both(
     assert share_of_zeros(weights(Path("together"))) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "share"),
     [

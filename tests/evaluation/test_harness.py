@@ -136,7 +136,8 @@ def both(
     return of_harness(ours), of_harness(theirs)
 
 
-@pytest.mark.parametrize("add_bos", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("add_bos", [False, True])
 def test_our_scores_are_those_of_the_harness_on_our_export(
     add_bos: bool, net: Transformer, tokenizer: Any, rows: Path, tmp_path: Path
 ) -> None:
