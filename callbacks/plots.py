@@ -15,7 +15,14 @@ from gpt4o_lit.callbacks.metrics_log import read_metrics
 FIGURES = {
     "loss": (("train/loss", "val/loss"), "nats per target"),
     "scores_of_texts": (
-        ("val/sacrebleu", "val/chrf", "val/rougeL", "val/exact_match", "val/token_f1"),
+        (
+            "val/sacrebleu",
+            "val/chrf",
+            "val/rougeL",
+            "val/exact_match",
+            "val/token_f1",
+            "val/code_match",
+        ),
         "score, 0 to 100",
     ),
     "scores_of_classes": (
@@ -70,8 +77,7 @@ def draw(metrics_csv: Path) -> list[Path]:
             axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=metric)
         axes.set(xlabel="optimizer step", ylabel=label)
         axes.grid(alpha=0.3)
-        if len(curves) > 1:
-            axes.legend()
+        axes.legend()
         path = metrics_csv.parent / "plots" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         figure.savefig(path, dpi=120)
