@@ -48,8 +48,10 @@ class Pretraining(TokenPrediction):
             )
 
     def setup(self, stage: str) -> None:
-        """Tell the objective which pieces the tokenizer has."""
+        """Tell the objective which pieces the tokenizer has, and agree on what windows draw by."""
         super().setup(stage)
+        # Processes get random generators of their own when training starts; this is one for all.
+        self._seed: int = self.trainer.strategy.broadcast(torch.initial_seed())
         tokenizer = self.datamodule.tokenizer
         seq_len, longest = self.datamodule.seq_len, self.transformer_config.max_seq_len
         if seq_len > longest:
@@ -108,4 +110,4 @@ class Pretraining(TokenPrediction):
         size = data.batch_size if training else data.eval_batch_size
         first = (batch_idx * trainer.world_size + trainer.global_rank) * size
         places_B = torch.arange(first, first + len(tokens_BT1), device=tokens_BT1.device)
-        return Draws((torch.initial_seed(), stage, epoch), places_B)
+        return Draws((self._seed, stage, epoch), places_B)

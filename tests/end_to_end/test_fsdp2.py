@@ -46,9 +46,12 @@ def test_parts_learn_as_the_whole_does(config: Path) -> None:
 )
 def test_every_kind_of_network_is_sharded(stacks: list[str], objective: str, config: Path) -> None:
     give(config, stacks, objective)
-    run = on_two(config, "run")
-    losses = [row["train/loss"] for row in read_metrics(run / "metrics.csv")]
-    assert losses[-1] < losses[0]
+    flags = [f"--model.init_args.transformer.{stack}.dropout=0" for stack in stacks]
+    alone, run = fit(config, "alone", *flags), on_two(config, "run", *flags)
+    assert_equal(weights(alone), weights(run), atol=1e-5)
+    assert_same_losses(alone, run)
+    ours, theirs = (read_metrics(each / "metrics.csv")[-1] for each in (alone, run))
+    assert ours["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-5)
     assert main(["test", "--resume", str(run), *ALONE]) == 0
 
 

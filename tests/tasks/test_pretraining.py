@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 
 from gpt4o_lit.model import AttentionConfig, StackConfig, TransformerConfig
@@ -33,7 +34,7 @@ def draws_of(task: Pretraining, batch_idx: int, rows: int, **place: int) -> Tens
     usual = {"current_epoch": 0, "global_rank": 0, "world_size": 1, "batch_size": 1}
     settings: Any = SimpleNamespace(**usual | place)
     settings.datamodule = settings
-    task._trainer = settings
+    task._trainer, task._seed = settings, torch.initial_seed()
     return task._draws(torch.zeros(rows, 4), batch_idx, training=True).rand(3)
 
 
@@ -68,7 +69,11 @@ def test_filling_in_the_middle_is_trained_and_not_judged_by(rate: float) -> None
         tokenizer=ByteTokenizer(), seq_len=16, batch_size=1, eval_batch_size=1
     )
     trainer: Any = SimpleNamespace(
-        datamodule=datamodule, current_epoch=0, global_rank=0, world_size=1
+        datamodule=datamodule,
+        current_epoch=0,
+        global_rank=0,
+        world_size=1,
+        strategy=SingleDeviceStrategy(),
     )
     task._trainer = trainer
     task.setup("fit")
