@@ -34,7 +34,7 @@ Encoded = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TablesConfig:
+class TablesConfig(ABC):
     """Where rows come from, and what becomes of those that do not serve."""
 
     train: Source
@@ -68,9 +68,9 @@ class TablesConfig:
         return {split: source for split, source in given.items() if source is not None}
 
     @property
+    @abstractmethod
     def longest(self) -> int:
         """Most pieces that a batch must have room for: those of one example."""
-        raise NotImplementedError(f"{type(self).__name__} must tell its longest example")
 
     def split_of(self, key: str) -> str:
         """Where a row of train goes: equal keys go to the same split."""

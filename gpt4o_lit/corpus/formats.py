@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from gpt4o_lit.corpus.csv_rows import csv_rows, tab_rows
+from gpt4o_lit.corpus.delimited import csv_rows, tab_rows
 from gpt4o_lit.corpus.sources import SourceFile
 from gpt4o_lit.corpus.streams import BUFFER, Advance, Stream, numbered_lines, open_stream
 

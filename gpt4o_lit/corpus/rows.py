@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from gpt4o_lit.corpus.csv_rows import csv_rows, decoded, tab_rows
+from gpt4o_lit.corpus.delimited import csv_rows, decoded, tab_rows
 from gpt4o_lit.corpus.documents import Skips
 from gpt4o_lit.corpus.formats import BATCH_ROWS, LONGEST_LINE, Handle, damaged, parquet_batches
 from gpt4o_lit.corpus.json_rows import Numbered, json_array, json_lines

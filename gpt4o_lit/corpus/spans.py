@@ -154,11 +154,14 @@ class _SpansBuilder(ExampleBuilder):
                         f"its answer {text[:40]!r} does not stand in its text; mend it, or set "
                         "closest to learn what is most like it"
                     )
-        elif split == "train" and answers and self._place(context, answers) is None:
-            raise ValueError(
-                f"nothing in its text is like its answer {answers[0][0][:40]!r}; lower closest, or "
-                "delete the row"
-            )
+        elif split == "train" and answers:
+            place = self._place(context, answers)
+            if place is None:
+                raise ValueError(
+                    f"nothing in its text is like its answer {answers[0][0][:40]!r}; lower "
+                    "closest, or delete the row"
+                )
+            answers = [(context[slice(*place)], place[0])]
         source = {"question": question, "context": context}
         return Example(source, answers, row.place)
 
@@ -207,17 +210,17 @@ def closest_place(context: str, text: str) -> tuple[float, tuple[int, int]]:
     """The stretch of a text whose words are most like those of another, and their F1; of several
     the first and shortest."""
     asked = Counter(word for word, _ in _words(text))
-    words = _words(context)
+    words, total = _words(context), asked.total()
     best, place = 0.0, (0, 0)
     for first, (word, (start, _)) in enumerate(words):
         if word not in asked:
             continue
         left, same = asked.copy(), 0
-        for length, (other, (_, end)) in enumerate(words[first : first + 2 * asked.total()], 1):
+        for length, (other, (_, end)) in enumerate(words[first : first + 2 * total], 1):
             if left[other] > 0:
                 left[other] -= 1
                 same += 1
-                score = 2 * same / (length + asked.total())
+                score = 2 * same / (length + total)
                 if score > best:
                     best, place = score, (start, end)
     return best, place

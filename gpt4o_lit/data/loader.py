@@ -89,9 +89,10 @@ class ResumableLoader(ABC):
             ValueError: in the middle of an epoch whose batches would be others now.
         """
         for name, now in self._order_settings().items():
-            if state.get(name) != now and 0 < state["batches_done"] < len(self):
+            was = state.get(name)  # of a run older than the setting there is none
+            if was != now and 0 < state["batches_done"] < len(self):
                 raise ValueError(
-                    f"the run stopped in the middle of an epoch in which {name} was {state[name]}, "
+                    f"the run stopped in the middle of an epoch in which {name} was {was}, "
                     f"but it is {now}; set it as it was to go on with the run"
                 )
         self.epoch, self.batches_done = state["epoch"], state["batches_done"]

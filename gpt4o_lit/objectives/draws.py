@@ -18,7 +18,7 @@ class Draws:
     """Uniform random numbers for the rows of a batch.
 
     A number follows from the key, the place of its row and how many the row has drawn before, and
-    from nothing else: no state, so that rows may be spread over processes as one likes.
+    from nothing else, so that rows may be spread over batches and processes as one likes.
 
     Args:
         key: Any integers, such as a seed and an epoch.

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -52,7 +53,8 @@ class FSDP2(ModelParallelStrategy):
             ValueError: a callback or the optimizer needs weights that are whole.
         """
         task: Any = self.lightning_module
-        for part in [*task.trainer.callbacks, task.optimizer_recipe]:
+        fits = task.trainer.state.fn == TrainerFn.FITTING
+        for part in [*task.trainer.callbacks, *([task.optimizer_recipe] if fits else [])]:
             if getattr(part, "needs_whole_weights", False) and getattr(part, "enabled", True):
                 raise ValueError(
                     f"{type(part).__name__} needs weights that are whole, and FSDP2 holds parts of "

@@ -11,7 +11,7 @@ from gpt4o_lit.model import Transformer, TransformerConfig, training_flops
 from gpt4o_lit.model.pool import Pool, class_scores, pooled
 from gpt4o_lit.objectives import Readout, Teacher
 from gpt4o_lit.optim import OptimizerRecipe, Schedule
-from gpt4o_lit.tasks.task import NO_STACKS, Task
+from gpt4o_lit.tasks.task import NO_STACKS, Task, readout_of
 
 Batch = dict[str, Any]
 
@@ -191,13 +191,7 @@ class Classification(Task):
     def _readout(self, network: Transformer, batch: Batch) -> Readout:
         eos_id = self.datamodule.tokenizer.eos_id
         read_BD = pooled(network, batch["tokens"], batch["documents"], self.pool, eos_id)
-        head = network.head
-        return Readout(
-            features=head.features(read_BD),
-            weight=head.matrix(),
-            bias=head.bias,
-            softcap=head.softcap,
-        )
+        return readout_of(network, network.head.features(read_BD))
 
     def _probabilities(self, logits_BC: Tensor) -> Tensor:
         return logits_BC.sigmoid() if self.multi_label else logits_BC.softmax(1)

@@ -14,7 +14,7 @@ from gpt4o_lit.objectives import (
     row_log_likelihoods,
 )
 from gpt4o_lit.optim import OptimizerRecipe, Schedule
-from gpt4o_lit.tasks.task import Task
+from gpt4o_lit.tasks.task import Task, readout_of
 
 Batch = dict[str, Any]
 
@@ -81,13 +81,7 @@ class PreferenceTuning(Task):
 
     def readout(self, network: Transformer, batch: Batch) -> Readout:
         """What a network's logits of all answers are made of; its features are (2 B, T, D)."""
-        head = network.head
-        return Readout(
-            features=head.features(network.hidden(batch["tokens"])),
-            weight=head.matrix(),
-            bias=head.bias,
-            softcap=head.softcap,
-        )
+        return readout_of(network, network.head.features(network.hidden(batch["tokens"])))
 
     def losses(self, batch: Batch, policy: Readout | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Loss and margin of each preference, (B,), and whether it is asked."""

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from gpt4o_lit.interop.pretrained import Pretrained, with_dropout
 from gpt4o_lit.model import Transformer, TransformerConfig
 from gpt4o_lit.model.low_rank import merged_state, require_same_adapters
-from gpt4o_lit.objectives import Teacher
+from gpt4o_lit.objectives import Readout, Teacher
 from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine, refresh_row_parts
 from gpt4o_lit.strategies import FSDP2
 from gpt4o_lit.strategies.compile import compile_
@@ -305,3 +305,9 @@ def _config(
     if dropout is not None:
         raise ValueError("dropout is for a pretrained network; set it in transformer's stacks")
     return transformer
+
+
+def readout_of(network: Transformer, features: Tensor) -> Readout:
+    """What the logits are made of where the head has made these features of hidden states."""
+    head = network.head
+    return Readout(features=features, weight=head.matrix(), bias=head.bias, softcap=head.softcap)

@@ -15,7 +15,7 @@ from gpt4o_lit.objectives import (
     linear_cross_entropy,
     token_statistics,
 )
-from gpt4o_lit.tasks.task import Task
+from gpt4o_lit.tasks.task import Task, readout_of
 
 Batch = dict[str, Any]
 
@@ -138,11 +138,7 @@ class TokenPrediction(Task):
 
     def _readout(self, network: Transformer, example: Example) -> tuple[Readout, Tensor]:
         features, targets = self._features(network, example)
-        head = network.head
-        readout = Readout(
-            features=features, weight=head.matrix(), bias=head.bias, softcap=head.softcap
-        )
-        return readout, targets
+        return readout_of(network, features), targets
 
     def _log_quality(self, split: str) -> None:
         sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")

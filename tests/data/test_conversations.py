@@ -96,3 +96,17 @@ def test_a_place_among_packed_rows_is_none_among_others(data: ConversationsDataM
     data.pack = False
     with pytest.raises(ValueError, match="the length of packed rows was 64, but it is None"):
         data.train_dataloader().load_state_dict(state)
+
+
+def test_a_run_from_before_rows_were_packed_goes_on_without(data: ConversationsDataModule) -> None:
+    data.pack = False
+    plain = data.train_dataloader()
+    next(iter(plain))
+    state = plain.state_dict()
+    del state["the length of packed rows"]
+    again = data.train_dataloader()
+    again.load_state_dict(state)
+    assert again.batches_done == 1
+    packed = loader(data, checksum=data.checksum)
+    with pytest.raises(ValueError, match="the length of packed rows was None, but it is 64"):
+        packed.load_state_dict(state)
