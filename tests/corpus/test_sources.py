@@ -14,7 +14,7 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-from gpt4o_lit.corpus import CorpusConfig, blocks, csv_rows, documents, formats
+from gpt4o_lit.corpus import CorpusConfig, blocks, delimited, documents, formats
 from gpt4o_lit.corpus.documents import Skips, read_documents
 from gpt4o_lit.corpus.route import Router
 from gpt4o_lit.corpus.sources import list_files
@@ -170,7 +170,7 @@ def test_a_stray_quote_gathers_no_rows(last: str, tmp_path: Path) -> None:
 def test_a_csv_field_without_end_is_cut_off_by_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_rows, "LONGEST_FIELD", 1000)
+    monkeypatch.setattr(delimited, "LONGEST_FIELD", 1000)
     path = tmp_path / "a.csv"
     path.write_text('n,text\n1,"a\n' + "".join(f"{k},t{k}\n" for k in range(2, 5000)) + '"\n')
     with pytest.raises(ValueError, match=r"a\.csv:2-\d\d\d is broken CSV \(field larger"):
