@@ -92,7 +92,8 @@ def explain(message: str, known_keys: Iterable[str] = ()) -> str:
 
 def _near_class(message: str) -> str | None:
     """The nearest name in the module of a class path that does not exist."""
-    for path in re.findall(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", message):
+    said = re.sub(r"https?://\S+", "", message)  # the parts of an address are no modules
+    for path in re.findall(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", said):
         module_name, _, name = path.rpartition(".")
         if not module_name.startswith(("gpt4o_lit", "lightning", "torch")):
             continue
@@ -101,10 +102,11 @@ def _near_class(message: str) -> str | None:
         except ImportError:
             continue
         if not hasattr(module, name):
-            public = [each for each in dir(module) if each[0].isupper()]
-            near = get_close_matches(name, public, 1, cutoff=0.5)
+            # Lightning says the names of strategies in small letters.
+            public = {each.lower(): each for each in dir(module) if each[0].isupper()}
+            near = get_close_matches(name.lower(), public, 1, cutoff=0.5)
             if near:
-                return f"{module_name}.{near[0]}"
+                return f"{module_name}.{public[near[0]]}"
     return None
 
 

@@ -51,6 +51,10 @@ def test_help_shows_the_line_under_a_field(
         (["fti"], "no verb 'fti'; did you mean 'fit'?"),
         (["fit", "--config", "quickstrat"], "did you mean 'quickstart'?"),
         (["fit", "--resume", "nowhere"], "nowhere is no run directory"),
+        (
+            ["fit", "--config", "quickstart", "--trainer.strategy", "gpt4o_lit.strategies.FSPD2"],
+            "did you mean 'gpt4o_lit.strategies.FSDP2'?",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
