@@ -8,6 +8,7 @@ import pytest
 from lightning import Trainer
 
 from gpt4o_lit.__main__ import VERBS, main
+from gpt4o_lit.parse_errors import explain
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
