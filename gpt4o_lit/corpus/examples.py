@@ -34,8 +34,12 @@ Encoded = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TablesConfig(ABC):
-    """Where rows come from, and what becomes of those that do not serve."""
+class TablesConfig:
+    """Where rows come from, and what becomes of those that do not serve.
+
+    A dataclass and nothing else: jsonargparse reads and writes the fields of an abstract class
+    under `init_args`, those of a plain one by their names.
+    """
 
     train: Source
     """A file, folder or glob of .tsv .csv .jsonl .json .parquet, each also .gz or .zst, or what
@@ -68,9 +72,9 @@ class TablesConfig(ABC):
         return {split: source for split, source in given.items() if source is not None}
 
     @property
-    @abstractmethod
     def longest(self) -> int:
         """Most pieces that a batch must have room for: those of one example."""
+        raise NotImplementedError(f"{type(self).__name__} must tell its longest example")
 
     def split_of(self, key: str) -> str:
         """Where a row of train goes: equal keys go to the same split."""
