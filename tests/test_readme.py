@@ -23,8 +23,7 @@ def test_the_readme_shows_how_to_fit_test_and_generate() -> None:
 
 
 SHORT = "--trainer.max_steps 2 --trainer.val_check_interval 2 --trainer.limit_val_batches 1"
-
-
+UNMEASURED = "--model_card.measure false"  # what a card measures, one run's shows
 FEWER = {
     "bench": "--kinds decode --precision fp32",
     "compress": "--trainer.limit_val_batches 1",
@@ -36,13 +35,13 @@ def run_here(command: list[str], run: Path) -> list[str]:
     """The command with the run's own place for the README's, short enough for a test."""
     command = [str(run) if word.startswith("runs/") else word for word in command]
     if "--resume" in command and command[0] == "fit":
-        return [*command, "--trainer.max_steps", "4"]
+        return [*command, "--trainer.max_steps", "4", *UNMEASURED.split()]
     if command[0] == "test":
         return [*command, "--trainer.limit_test_batches", "1"]
     if command[0] == "generate":
         return [*command, "--max_new_tokens", "4"]
     if command[0] == "fit":
-        return [*command, *SHORT.split()]
+        return [*command, *SHORT.split(), *UNMEASURED.split()]
     return [*command, *FEWER.get(command[0], "").split()]
 
 
