@@ -38,6 +38,8 @@ HARMLESS = (
     ".*does not have many workers",
     ".*treespec, LeafSpec",
     "The `srun` command is available",
+    "It is recommended to use `self.log.*sync_dist",  # tasks sum over all processes themselves
+    "Since DeepSpeed handles gradient clipping",  # and is told our weighting
     "Checkpoint directory .* exists and is not empty",  # that of the run that goes on
 )
 RUN_DIR = "GPT4O_LIT_RUN_DIR"  # tells the processes of one launch

@@ -1,5 +1,7 @@
 """How a run is spread over processes and its network compiled."""
 
-from gpt4o_lit.strategies.fsdp2 import FSDP2, whole_network
+from gpt4o_lit.strategies.deepspeed import DeepSpeed
+from gpt4o_lit.strategies.fsdp2 import FSDP2
+from gpt4o_lit.strategies.whole import whole_network
 
-__all__ = ["FSDP2", "whole_network"]
+__all__ = ["FSDP2", "DeepSpeed", "whole_network"]

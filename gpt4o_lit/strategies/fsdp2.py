@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from gpt4o_lit.model import Transformer
+from gpt4o_lit.strategies.whole import require_none_needs_whole
 
 WHOLE = StateDictOptions(full_state_dict=True)
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
@@ -54,12 +53,8 @@ class FSDP2(ModelParallelStrategy):
         """
         task: Any = self.lightning_module
         fits = task.trainer.state.fn == TrainerFn.FITTING
-        for part in [*task.trainer.callbacks, *([task.optimizer_recipe] if fits else [])]:
-            if getattr(part, "needs_whole_weights", False) and getattr(part, "enabled", True):
-                raise ValueError(
-                    f"{type(part).__name__} needs weights that are whole, and FSDP2 holds parts of "
-                    f"them; take --config with/ddp, or leave {type(part).__name__} out"
-                )
+        parts = [*task.trainer.callbacks, *([task.optimizer_recipe] if fits else [])]
+        require_none_needs_whole("FSDP2", parts)
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
@@ -75,6 +70,10 @@ class FSDP2(ModelParallelStrategy):
         fully_shard(task, reshard_after_forward=False, **shared)
         for step in STEPS:
             register_fsdp_forward_method(task, step)
+
+    def whole_state(self, module: nn.Module) -> dict[str, Any]:
+        """The whole weights of a module, on every process."""
+        return get_model_state_dict(module, options=WHOLE)
 
     @property
     def lightning_restore_optimizer(self) -> bool:
@@ -126,18 +125,3 @@ def _part(value: Any, like: Any) -> Any:
         return value
     value = value.to(like.device)
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
-
-
-@torch.no_grad()
-def whole_network(strategy: Any, network: Transformer) -> Transformer:
-    """The network itself, or where each process holds parts of it a whole copy, in evaluation mode.
-
-    All processes call this at once.
-    """
-    if not isinstance(strategy, FSDP2):
-        return network
-    state = get_model_state_dict(network, options=WHOLE)
-    with torch.random.fork_rng(devices=[]):
-        copy: nn.Module = Transformer(network.config)
-    copy.load_state_dict(state)
-    return copy.eval().to(strategy.root_device)  # type: ignore[return-value]

@@ -15,7 +15,7 @@ from gpt4o_lit.model import Transformer, TransformerConfig
 from gpt4o_lit.model.low_rank import merged_state, require_same_adapters
 from gpt4o_lit.objectives import Readout, Teacher
 from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine, refresh_row_parts
-from gpt4o_lit.strategies import FSDP2
+from gpt4o_lit.strategies import FSDP2, DeepSpeed
 from gpt4o_lit.strategies.compile import compile_
 from gpt4o_lit.tasks.gradients import scale_and_clip_
 
@@ -114,6 +114,10 @@ class Task(LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer; the schedule counts steps."""
         optimizer = self.optimizer_recipe.build(self.transformer)
+        self._group_settings = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ]
         max_steps = self.max_steps
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, max_steps))
         return {
@@ -146,14 +150,13 @@ class Task(LightningModule):
         self._require_whole_steps()
         if self.trainer.ckpt_path is None:
             return
-        optimizer, scheduler = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
-        assert isinstance(optimizer, torch.optim.Optimizer)
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)
-        chosen = self.optimizer_recipe.build(self.transformer).param_groups
-        scheduler.base_lrs = [group["lr"] for group in chosen]
+        scheduler.base_lrs = [settings["lr"] for settings in self._group_settings]
         factor = self.schedule(scheduler.last_epoch, self.max_steps)
-        for group, settings in zip(optimizer.param_groups, chosen, strict=True):
-            group |= {name: value for name, value in settings.items() if name != "params"}
+        for group, settings in zip(optimizer.param_groups, self._group_settings, strict=True):
+            group |= settings
             group["initial_lr"], group["lr"] = settings["lr"], settings["lr"] * factor
 
     def _require_whole_steps(self) -> None:
@@ -213,6 +216,9 @@ class Task(LightningModule):
             factor = self.trainer.accumulate_grad_batches * self.trainer.world_size
             scale = self._reference * factor / max(total, 1.0)
             self._window_targets = 0.0
+        if isinstance(self.trainer.strategy, DeepSpeed):  # which clips, too
+            self.trainer.strategy.weigh_gradients(scale)
+            return
         if scale == 1.0 and gradient_clip_val is None:
             return
         loss_scale = self._loss_scale(optimizer)
@@ -246,6 +252,8 @@ class Task(LightningModule):
             self.log("train/loss", loss_sum / targets, prog_bar=True)
             self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
             self._running.zero_()
+        if isinstance(self.trainer.strategy, DeepSpeed):  # which knows it after the step
+            self.log("train/grad_norm", self.trainer.strategy.grad_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the network's own description beside its weights, as plain data."""

@@ -1,0 +1,19 @@
+"""What DeepSpeed is refused before it is started."""
+
+import sys
+
+import pytest
+
+from gpt4o_lit.strategies import DeepSpeed
+
+
+def test_without_the_package_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ValueError, match=r"run: pip install 'gpt4o-lit\[deepspeed\]'"):
+        DeepSpeed()
+
+
+def test_parts_of_weights_are_only_moved_where_weights_lie_in_parts() -> None:
+    pytest.importorskip("deepspeed")
+    with pytest.raises(ValueError, match="offload_parameters needs stage 3"):
+        DeepSpeed(stage=2, offload_parameters=True)
