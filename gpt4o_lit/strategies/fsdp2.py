@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     set_model_state_dict,
 )
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     OffloadPolicy,
@@ -37,32 +38,47 @@ class FSDP2(ModelParallelStrategy):
     Args:
         reshard_after_forward: Let go of a block's gathered weights until the backward (ZeRO-3);
             False keeps them, which is faster and takes more memory (ZeRO-2).
+        replicas: In how many groups of processes the whole network is held, each in parts (HSDP,
+            arXiv:2304.11277): parts are gathered within a group, as of one machine, and gradients
+            alone are summed over groups.
         cpu_offload: Keep the parts in the memory of the CPU; a GPU holds what it works on.
     """
 
-    def __init__(self, reshard_after_forward: bool = True, cpu_offload: bool = False) -> None:
+    def __init__(
+        self,
+        reshard_after_forward: bool = True,
+        replicas: int = 1,
+        cpu_offload: bool = False,
+    ) -> None:
+        if replicas < 1:
+            raise ValueError(f"replicas ({replicas}) must be at least 1")
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
         self.reshard_after_forward = reshard_after_forward
-        self.cpu_offload = cpu_offload
+        self.replicas, self.cpu_offload = replicas, cpu_offload
 
     def setup_environment(self) -> None:
         """All processes hold parts of the one network; what cannot is refused before they meet.
 
         Raises:
-            ValueError: a callback or the optimizer needs weights that are whole.
+            ValueError: a callback or the optimizer needs weights that are whole, or the processes
+                are not as many in each group.
         """
         task: Any = self.lightning_module
         fits = task.trainer.state.fn == TrainerFn.FITTING
         parts = [*task.trainer.callbacks, *([task.optimizer_recipe] if fits else [])]
         require_none_needs_whole("FSDP2", parts)
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        processes = self._data_parallel_size = self.num_nodes * self.num_processes
+        if processes % self.replicas:
+            raise ValueError(
+                f"replicas ({self.replicas}) must divide the number of processes ({processes}); "
+                "set it to the number of machines"
+            )
         super().setup_environment()
 
     def parallelize(self, task: Any) -> None:
         """Shard the network of a task, which each process has built alike."""
         offload = CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy()
-        shared: dict[str, Any] = {"mesh": self.device_mesh["data_parallel"]}
-        shared["offload_policy"] = offload
+        shared: dict[str, Any] = {"mesh": self._mesh(), "offload_policy": offload}
         for stack in (task.transformer.encoder, task.transformer.decoder):
             for block in [] if stack is None else stack.blocks:
                 fully_shard(block, reshard_after_forward=self.reshard_after_forward, **shared)
@@ -74,6 +90,13 @@ class FSDP2(ModelParallelStrategy):
     def whole_state(self, module: nn.Module) -> dict[str, Any]:
         """The whole weights of a module, on every process."""
         return get_model_state_dict(module, options=WHOLE)
+
+    def _mesh(self) -> DeviceMesh:
+        """All processes, or groups of neighbours of them."""
+        if self.replicas == 1:
+            return self.device_mesh["data_parallel"]
+        shape = (self.replicas, self.world_size // self.replicas)
+        return init_device_mesh(self.root_device.type, shape, mesh_dim_names=("replicate", "shard"))
 
     @property
     def lightning_restore_optimizer(self) -> bool:

@@ -24,8 +24,10 @@ def scale_and_clip_(
     parts = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in grads]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts)))
     if isinstance(grads[0], DTensor):
-        square = norm.square()
-        all_reduce(square, group=grads[0].device_mesh.get_group())
+        mesh, square = grads[0].device_mesh, norm.square()
+        for axis, placement in enumerate(grads[0].placements):
+            if placement.is_shard():
+                all_reduce(square, group=mesh.get_group(axis))
         norm = square.sqrt()
     norm = norm * scale
     factor = torch.full_like(norm, scale)

@@ -150,8 +150,7 @@ class Task(LightningModule):
         self._require_whole_steps()
         if self.trainer.ckpt_path is None:
             return
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        scheduler = self.lr_schedulers()
+        (optimizer,), scheduler = self.trainer.optimizers, self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)
         scheduler.base_lrs = [settings["lr"] for settings in self._group_settings]
         factor = self.schedule(scheduler.last_epoch, self.max_steps)
@@ -250,7 +249,7 @@ class Task(LightningModule):
         loss_sum, targets = self.trainer.strategy.reduce(self._running, reduce_op="sum").tolist()
         if targets:
             self.log("train/loss", loss_sum / targets, prog_bar=True)
-            self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
             self._running.zero_()
         if isinstance(self.trainer.strategy, DeepSpeed):  # which knows it after the step
             self.log("train/grad_norm", self.trainer.strategy.grad_norm)

@@ -248,8 +248,12 @@ def test_four_micro_batches_of_one_equal_one_batch_of_four(config: Path) -> None
 
 
 def fit_on_two(*flags: str, strategy: str = "with/ddp") -> None:
+    fit_on(*flags, "--config", strategy, "--trainer.devices", "2")
+
+
+def fit_on(*flags: str) -> None:
+    """A run in processes of its own, as many as the flags say."""
     command = [sys.executable, "-m", "gpt4o_lit", "fit", *flags]
-    command += ["--config", strategy, "--trainer.devices", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -14,6 +14,7 @@ from tests.end_to_end.test_fit import (
     assert_equal,
     assert_same_losses,
     fit,
+    fit_on,
     fit_on_two,
 )
 
@@ -53,6 +54,25 @@ def test_every_kind_of_network_is_sharded(stacks: list[str], objective: str, con
     ours, theirs = (read_metrics(each / "metrics.csv")[-1] for each in (alone, run))
     assert ours["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-5)
     assert main(["test", "--resume", str(run), *ALONE]) == 0
+
+
+@pytest.mark.slow
+def test_two_groups_of_two_learn_as_the_whole_does(config: Path) -> None:
+    flags = (DROPOUT, "0", "--trainer.gradient_clip_val", "0.1")
+    alone = fit(config, "alone", *flags)
+    quarter = ("--data.init_args.batch_size", "1", "--trainer.devices", "4")
+    given = ("--config", str(config), "--config", "with/hsdp", "--run_dir", "run", *flags)
+    fit_on(*given, *quarter)
+    assert_equal(weights(alone), weights(Path("run")), atol=1e-5)
+    assert_same_losses(alone, Path("run"))
+    ours, theirs = (read_metrics(Path(r) / "metrics.csv")[-1] for r in ("alone", "run"))
+    assert ours["train/grad_norm"] == pytest.approx(theirs["train/grad_norm"], abs=1e-5)
+
+
+def test_groups_are_of_one_size(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--config", "with/hsdp", "--trainer.devices", "3", "--run_dir", "run"]
+    assert main(["fit", "--config", str(config), *flags]) == 2
+    assert "replicas (2) must divide the number of processes (3)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
