@@ -18,6 +18,8 @@ FIGURES = {
         (
             "val/sacrebleu",
             "val/chrf",
+            "val/rouge1",
+            "val/rouge2",
             "val/rougeL",
             "val/exact_match",
             "val/token_f1",
