@@ -19,6 +19,7 @@ from gpt4o_lit import configs
 from gpt4o_lit.callbacks import (
     Artefact,
     Checkpoint,
+    CheckpointFiles,
     Manifest,
     ModelCard,
     Plots,
@@ -134,6 +135,9 @@ class ExperimentCLI(LightningCLI):
             chosen.append(Artefact())
         if self.subcommand == "predict":
             chosen.append(Predictions())
+        given = config["plugins"] or []
+        plugins = given if isinstance(given, list) else [given]
+        config["plugins"] = [*plugins, CheckpointFiles()]
         return super()._instantiate_trainer(config, chosen)
 
 

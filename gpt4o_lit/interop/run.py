@@ -1,6 +1,5 @@
 """Opens what `fit` left: the network and the tokenizer of a run."""
 
-import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from gpt4o_lit.interop.checkpoint_file import load_checkpoint
 from gpt4o_lit.interop.compressed import (
     USES,
     is_compressed,
@@ -137,17 +137,6 @@ def read_weights(saved: dict[str, Any]) -> dict[str, Tensor]:
         if name.startswith(PREFIX) and not name.endswith(SCALES)
     }
     return merged_state(state, saved.get("low_rank", {}))
-
-
-def load_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint's plain data, its weights left on disk until they are read."""
-    try:
-        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"{file} is no checkpoint that can be read, or was cut off; take another checkpoint"
-        ) from error
-    return saved
 
 
 def _filled(config: TransformerConfig, weights: dict[str, Tensor], file: Path) -> Transformer:
