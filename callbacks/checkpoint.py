@@ -68,7 +68,7 @@ class Checkpoint(ModelCheckpoint):
         self._saved_step = self._ended_step = -1
         self._under_way: tuple[int, dict[str, Any]] | None = None
         self._asked: signal.Signals | None = None
-        self._validation_is_due = False
+        self._validation_is_due = self._judgement_is_due = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Have the files written as they should be."""
@@ -112,7 +112,8 @@ class Checkpoint(ModelCheckpoint):
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Stop when asked to; the run that goes on validates from the beginning."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._is_asked(trainer):
+        fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if fitting and not _is_mid_step(trainer) and self._is_asked(trainer):
             progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
             for name in ("ready", "started", "processed", "completed"):
                 done = getattr(progress.total, name) - getattr(progress.current, name)
@@ -124,7 +125,11 @@ class Checkpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, unless the end of the epoch is about to."""
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if fitting and not self._should_save_on_train_epoch_end(trainer):
+        if not fitting or self._should_save_on_train_epoch_end(trainer):
+            return
+        if _is_mid_step(trainer):
+            self._judgement_is_due = True
+        else:
             self._save(trainer, judge=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -206,8 +211,10 @@ class Checkpoint(ModelCheckpoint):
         if step == self._ended_step:  # in the middle of an accumulation window
             return
         self._ended_step = step
-        if self.every_n and step % self.every_n == 0 and step != self._saved_step:
-            self._save(trainer)
+        is_turn = self.every_n and step % self.every_n == 0 and step != self._saved_step
+        if is_turn or self._judgement_is_due:
+            judge, self._judgement_is_due = self._judgement_is_due, False
+            self._save(trainer, judge=judge)
         if self._is_asked(trainer):
             self._stop()
 
@@ -261,3 +268,8 @@ class Checkpoint(ModelCheckpoint):
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         """Nothing: the files remove what is not kept once the new one stands."""
+
+
+def _is_mid_step(trainer: Any) -> bool:
+    """In the middle of an accumulation window, from which no run could go on."""
+    return bool(trainer.fit_loop.epoch_loop._should_accumulate())

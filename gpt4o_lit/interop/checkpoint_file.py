@@ -116,18 +116,23 @@ def kept_steps(folder: Path) -> dict[int, Path]:
     return {int(step): found[step] for step in sorted(filter(str.isdigit, found), key=int)[::-1]}
 
 
-def newest_before(last: Path) -> Path:
-    """The newest intact checkpoint that is not the one that `last` stands for.
+def newest_before(last: Path) -> tuple[Path, list[Path]]:
+    """The newest intact checkpoint that is not the one that `last` stands for, and damaged ones
+    that were passed over.
 
     Raises:
         FileNotFoundError: there is none.
     """
+    damaged = []
     for file in kept_steps(last.parent).values():
         if last.exists() and last.samefile(file):
             continue
-        with contextlib.suppress(ValueError):
+        try:
             require_intact(file)
-            return file
+        except ValueError:
+            damaged.append(file)
+            continue
+        return file, damaged
     raise FileNotFoundError(
         f"{last.parent} has no intact checkpoint before last.ckpt; begin anew with the run's "
         "config.yaml, and keep more by checkpoint.keep_last"

@@ -1,7 +1,7 @@
 """Opens what `fit` left: the network and the tokenizer of a run."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,6 +124,31 @@ def read_config(saved: dict[str, Any], file: Path) -> TransformerConfig:
     if "transformer_config" not in saved:
         raise ValueError(f"{file} has no transformer_config; give a directory that `fit` made")
     return TransformerConfig.from_dict(saved["transformer_config"])
+
+
+def require_same_network(file: Path, config: TransformerConfig) -> None:
+    """Refuse a checkpoint whose weights would not fit the network of a config.
+
+    Raises:
+        ValueError: naming the first weight that differs, or a file that is damaged.
+    """
+    saved = load_checkpoint(file)
+    theirs = read_config(saved, file)
+    ours = replace(config, vocab_size=theirs.vocab_size, num_classes=theirs.num_classes)
+    if saved.get("cut_from", theirs.to_dict()) == ours.to_dict():
+        return
+    with torch.device("meta"):
+        in_file, here = (
+            {name: tuple(weight.shape) for name, weight in Transformer(each).state_dict().items()}
+            for each in (theirs, ours)
+        )
+    for name in [*here, *in_file]:
+        if here.get(name) != in_file.get(name):
+            raise ValueError(
+                f"{file} is of another network: {name} is {in_file.get(name, 'absent')} in it and "
+                f"{here.get(name, 'absent')} in the config; go on with the run's own config, or "
+                "begin a new run with its weights by `gpt4o-lit fit --from RUN`"
+            )
 
 
 def read_weights(saved: dict[str, Any]) -> dict[str, Tensor]:
