@@ -46,6 +46,7 @@ HARMLESS = (
 )
 RUN_DIR = "GPT4O_LIT_RUN_DIR"  # tells the processes of one launch
 TRANSFORMER = "--model.init_args.transformer"
+OURS = ("--config", "-c", "--resume", "--resume_from", "--from", "--run_dir", TRANSFORMER)
 METRICS_LOG = {"class_path": "gpt4o_lit.callbacks.MetricsLog"}
 
 
@@ -228,9 +229,9 @@ def _checkpoint_of(run: RunDirectory | None, verb: str, resume_from: str) -> Pat
 def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
     """Turn config names into paths, and `--resume RUN` into its config and checkpoint.
 
-    `fit` goes on from the last checkpoint in the run's own directory, or by `--resume_from previous`
-    from the one before; the other verbs read the best one and write into a new folder of it. `fit --from RUN` is a new run that begins with the config
-    and the weights of another.
+    `fit` goes on from the last checkpoint in the run's own directory, or from the one before it by
+    `--resume_from previous`; the other verbs read the best one and write into a new folder of it.
+    `fit --from RUN` is a new run that begins with the config and the weights of another.
     """
     args: list[str] = []
     run_dir: RunDirectory | None = None
@@ -238,15 +239,7 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
     position = 0
     while position < len(argv):
         flag, separator, value = argv[position].partition("=")
-        if flag in (
-            "--config",
-            "-c",
-            "--resume",
-            "--resume_from",
-            "--from",
-            "--run_dir",
-            TRANSFORMER,
-        ):
+        if flag in OURS:
             if not separator:
                 position += 1
                 if position == len(argv):

@@ -2,7 +2,7 @@
 
     python -m tests.end_to_end.survival 200    # counts and times, for benchmarks/RESULTS.md
 
-One process imports everything and forks each run, which then is `gpt4o-lit fit` from its arguments on.
+One process imports everything and forks each run, which is `gpt4o-lit fit` from its arguments on.
 """
 
 import os
@@ -55,25 +55,31 @@ def start(*arguments: str) -> int:
 
 def ended(process: int, deadline: float) -> int | None:
     """How a process ended by then, if it did."""
-    while time.monotonic() < deadline:
+    while True:
         found, status = os.waitpid(process, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    return None
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        time.sleep(min(0.002, left))
 
 
-def killed(process: int, after: float, in_a_save: bool) -> str:
-    """Kill a process after so many seconds, or in its next save; when that came, or `end`."""
+def killed(process: int, after: float, in_a_save: float | None) -> str:
+    """Kill a process after so many seconds, or as many behind the start of the save that then comes
+    next; which of these it was, or `end`."""
     outcome = ended(process, time.monotonic() + after)
     limit = time.monotonic() + LONGEST
-    while in_a_save and outcome is None and not any(Path("run/checkpoints").glob("*.part")):
+    while in_a_save is not None and outcome is None:
+        if any(Path("run/checkpoints").glob("*.part")):
+            time.sleep(in_a_save)
+            break
         outcome = ended(process, time.monotonic() + 1e-4)
         assert time.monotonic() < limit, "it hangs"
     if outcome is None:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
-        return "save" if any(Path("run/checkpoints").glob("*.part")) else "step"
+        return "step" if in_a_save is None else "save"
     assert outcome == 0, Path("run.log").read_text()[-3000:]
     return "end"
 
@@ -86,7 +92,7 @@ def survive(config: Path, draws: random.Random, seconds: float) -> Iterator[str]
         else:
             shutil.rmtree("run", ignore_errors=True)
             process = start("fit", "--config", str(config), "--run_dir", "run", *FLAGS)
-        in_a_save = draws.random() < 0.4
+        in_a_save = draws.uniform(0, 0.01) if draws.random() < 0.4 else None
         when = killed(process, draws.uniform(0, seconds), in_a_save)
         if when == "end":
             return
