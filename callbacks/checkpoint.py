@@ -65,7 +65,7 @@ class Checkpoint(ModelCheckpoint):
         )
         self.every_n, self.keep_last = every_n_train_steps, keep_last
         self.asynchronous, self.on_save_error = asynchronous, on_save_error
-        self._saved_step = self._ended_step = -1
+        self._saved_step = -1
         self._under_way: tuple[int, dict[str, Any]] | None = None
         self._asked: signal.Signals | None = None
         self._validation_is_due = self._judgement_is_due = False
@@ -88,16 +88,18 @@ class Checkpoint(ModelCheckpoint):
         At `on_train_batch_end` the metrics of the step are not logged yet, nor is it validated.
         """
         super().on_train_start(trainer, pl_module)
-        self._saved_step = self._ended_step = trainer.global_step
+        self._saved_step = trainer.global_step
         self._asked = None
         loop: Any = trainer.fit_loop.epoch_loop
         advanced = loop.on_advance_end
 
         def on_advance_end(fetcher: Any) -> None:
             advanced(fetcher)
-            self._on_step_end(trainer)
+            if _is_between_steps(trainer):
+                self._save_and_stop_if_due(trainer)
 
         loop.on_advance_end = on_advance_end
+        _end_ended_epoch(trainer)
         if self._validation_is_due:
             loop.val_loop._restart_stage = "restarted_mid_evaluation"
             self._validation_is_due = False
@@ -113,7 +115,7 @@ class Checkpoint(ModelCheckpoint):
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Stop when asked to; the run that goes on validates from the beginning."""
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
-        if fitting and not _is_mid_step(trainer) and self._is_asked(trainer):
+        if fitting and _is_between_steps(trainer) and self._is_asked(trainer):
             progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
             for name in ("ready", "started", "processed", "completed"):
                 done = getattr(progress.total, name) - getattr(progress.current, name)
@@ -127,15 +129,14 @@ class Checkpoint(ModelCheckpoint):
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         if not fitting or self._should_save_on_train_epoch_end(trainer):
             return
-        if _is_mid_step(trainer):
-            self._judgement_is_due = True
-        else:
-            self._save(trainer, judge=True)
+        self._judgement_is_due = True
+        if _is_between_steps(trainer):
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save where validation happens at the end of the epoch, or never."""
-        if self._should_save_on_train_epoch_end(trainer):
-            self._save(trainer, judge=True)
+        """Save where validation happens at the end of the epoch, or never; or as behind a step."""
+        self._judgement_is_due |= self._should_save_on_train_epoch_end(trainer)
+        self._save_and_stop_if_due(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save steps that no validation followed, and see that the last one is safe.
@@ -157,7 +158,7 @@ class Checkpoint(ModelCheckpoint):
             return
         self._land(trainer, on_error="warn")
         if self._saved_step != trainer.global_step or self._validation_is_due:
-            self._save(trainer, on_error="warn")
+            self._save(trainer, "warn")
             self._land(trainer, on_error="warn")
         self._give_back_signals()
         if self._saved_step > 0 and trainer.is_global_zero:
@@ -185,6 +186,7 @@ class Checkpoint(ModelCheckpoint):
             | {name: here(state_dict[name]) for name in paths}
             | {"dirpath": self.dirpath, "best_k_models": best}
         )
+        self.current_score = state_dict["current_score"]
         self._validation_is_due = state_dict.get("validation_is_due", False)
 
     def _ask(self, number: int, frame: Any) -> None:
@@ -206,27 +208,22 @@ class Checkpoint(ModelCheckpoint):
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def _on_step_end(self, trainer: Trainer) -> None:
+    def _save_and_stop_if_due(self, trainer: Trainer) -> None:
         step = trainer.global_step
-        if step == self._ended_step:  # in the middle of an accumulation window
-            return
-        self._ended_step = step
         is_turn = self.every_n and step % self.every_n == 0 and step != self._saved_step
         if is_turn or self._judgement_is_due:
-            judge, self._judgement_is_due = self._judgement_is_due, False
-            self._save(trainer, judge=judge)
+            self._save(trainer)
         if self._is_asked(trainer):
             self._stop()
 
-    def _save(
-        self, trainer: Trainer, *, judge: bool = False, on_error: Literal["warn"] | None = None
-    ) -> None:
+    def _save(self, trainer: Trainer, on_error: Literal["warn"] | None = None) -> None:
         """Save this step, and where it has just been validated see whether it is among the best."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._land(trainer, on_error)
         before = self.state_dict() | {"best_k_models": copy(self.best_k_models)}
-        if judge:
+        if self._judgement_is_due:
+            self._judgement_is_due = False
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
         for logger in trainer.loggers:
             logger.save()  # a run that goes on has what was logged before
@@ -270,6 +267,20 @@ class Checkpoint(ModelCheckpoint):
         """Nothing: the files remove what is not kept once the new one stands."""
 
 
-def _is_mid_step(trainer: Any) -> bool:
-    """In the middle of an accumulation window, from which no run could go on."""
-    return bool(trainer.fit_loop.epoch_loop._should_accumulate())
+def _is_between_steps(trainer: Any) -> bool:
+    """Neither in an accumulation window nor behind the last batch of an epoch, which has to end
+    first: Lightning could not go on from either."""
+    loop = trainer.fit_loop.epoch_loop
+    return not loop._should_accumulate() and not loop.batch_progress.is_last_batch
+
+
+def _end_ended_epoch(trainer: Any) -> None:
+    """Begin the next epoch where a run was saved at the end of one.
+
+    A run that counts steps and not epochs would train on in the epoch that has ended.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_on_epoch_end:
+        loop.epoch_progress.increment_completed()
+        loop.epoch_loop.restarting = False
+        loop.reset_restart_stage()

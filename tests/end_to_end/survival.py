@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import chdir
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,11 @@ def ended(process: int, deadline: float) -> int | None:
 def killed(process: int, after: float, in_a_save: float | None) -> str:
     """Kill a process after so many seconds, or as many behind the start of the save that then comes
     next; which of these it was, or `end`."""
+    begin = time.time()
     outcome = ended(process, time.monotonic() + after)
     limit = time.monotonic() + LONGEST
     while in_a_save is not None and outcome is None:
-        if any(Path("run/checkpoints").glob("*.part")):
+        if saves(begin):
             time.sleep(in_a_save)
             break
         outcome = ended(process, time.monotonic() + 1e-4)
@@ -82,6 +83,15 @@ def killed(process: int, after: float, in_a_save: float | None) -> str:
         return "step" if in_a_save is None else "save"
     assert outcome == 0, Path("run.log").read_text()[-3000:]
     return "end"
+
+
+def saves(since: float) -> bool:
+    """Whether a checkpoint is being written, and not only left by one who was killed before."""
+    for part in Path("run/checkpoints").glob("*.part"):
+        with suppress(FileNotFoundError):
+            if part.stat().st_mtime > since:
+                return True
+    return False
 
 
 def survive(config: Path, draws: random.Random, seconds: float) -> Iterator[str]:
@@ -118,6 +128,8 @@ def outcome(run: Path) -> dict[str, Any]:
 
 def difference(ours: Any, theirs: Any, place: str = "") -> str | None:
     """Where two outcomes differ first, to the bit."""
+    if type(ours) is not type(theirs):
+        return place
     if isinstance(ours, torch.Tensor):
         same = ours.dtype == theirs.dtype and torch.equal(ours, theirs)
         return None if same else place
