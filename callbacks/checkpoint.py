@@ -146,8 +146,8 @@ class Checkpoint(ModelCheckpoint):
         """
         self._land(trainer)
         if trainer.global_step != self._saved_step:
-            self._save(trainer)
-            self._land(trainer, on_error="raise")
+            self._save(trainer, "raise")
+            self._land(trainer, "raise")
         self._give_back_signals()
 
     def on_exception(
@@ -156,10 +156,10 @@ class Checkpoint(ModelCheckpoint):
         """Save what has been learned so far, and say how to go on."""
         if self._saved_step == -1:
             return
-        self._land(trainer, on_error="warn")
+        self._land(trainer, "warn")
         if self._saved_step != trainer.global_step or self._validation_is_due:
             self._save(trainer, "warn")
-            self._land(trainer, on_error="warn")
+            self._land(trainer, "warn")
         self._give_back_signals()
         if self._saved_step > 0 and trainer.is_global_zero:
             run = trainer.default_root_dir
@@ -216,7 +216,7 @@ class Checkpoint(ModelCheckpoint):
         if self._is_asked(trainer):
             self._stop()
 
-    def _save(self, trainer: Trainer, on_error: Literal["warn"] | None = None) -> None:
+    def _save(self, trainer: Trainer, on_error: Literal["warn", "raise"] | None = None) -> None:
         """Save this step, and where it has just been validated see whether it is among the best."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -227,16 +227,16 @@ class Checkpoint(ModelCheckpoint):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
         for logger in trainer.loggers:
             logger.save()  # a run that goes on has what was logged before
-        others = sorted(self.best_k_models.items(), key=lambda item: float(item[1]))
-        ranked = [Path(path) for path, _ in (others if self.mode == "min" else others[::-1])]
-        step, folder = trainer.global_step, Path(str(self.dirpath))
+        step, scores = trainer.global_step, self.best_k_models
         keeping = Keeping(
             step=step,
             last=self.keep_last,
-            best=ranked,
+            best=[
+                Path(p) for p in sorted(scores, key=scores.__getitem__, reverse=self.mode == "max")
+            ],
             config=Path(trainer.default_root_dir) / "config.yaml",
         )
-        path = step_file(folder, step)
+        path = step_file(Path(str(self.dirpath)), step)
         trainer.save_checkpoint(path, weights_only=False, storage_options=keeping)
         self._under_way = (self._saved_step, before)
         self._saved_step = step

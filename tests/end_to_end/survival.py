@@ -94,14 +94,16 @@ def saves(since: float) -> bool:
     return False
 
 
-def survive(config: Path, draws: random.Random, seconds: float) -> Iterator[str]:
+def survive(
+    config: Path, flags: tuple[str, ...], draws: random.Random, seconds: float
+) -> Iterator[str]:
     """Kill a run and go on with it until it ends: the instants at which it was killed."""
     while True:
         if Path("run/checkpoints/last.ckpt").exists():
             process = start("fit", "--resume", "run")
         else:
             shutil.rmtree("run", ignore_errors=True)
-            process = start("fit", "--config", str(config), "--run_dir", "run", *FLAGS)
+            process = start("fit", "--config", str(config), "--run_dir", "run", *flags)
         in_a_save = draws.uniform(0, 0.01) if draws.random() < 0.4 else None
         when = killed(process, draws.uniform(0, seconds), in_a_save)
         if when == "end":
@@ -109,10 +111,10 @@ def survive(config: Path, draws: random.Random, seconds: float) -> Iterator[str]
         yield when
 
 
-def whole(config: Path) -> float:
+def whole(config: Path, flags: tuple[str, ...]) -> float:
     """A run that nobody kills; its seconds."""
     begin = time.monotonic()
-    process = start("fit", "--config", str(config), "--run_dir", "run", *FLAGS)
+    process = start("fit", "--config", str(config), "--run_dir", "run", *flags)
     assert ended(process, begin + LONGEST) == 0, Path("run.log").read_text()[-3000:]
     return time.monotonic() - begin
 
@@ -146,7 +148,9 @@ def difference(ours: Any, theirs: Any, place: str = "") -> str | None:
     return next((found for pair in pairs if (found := difference(*pair))), None)
 
 
-def campaign(home: Path, config: Path, kills: int, seed: int) -> dict[str, int]:
+def campaign(
+    home: Path, config: Path, kills: int, seed: int, flags: tuple[str, ...] = FLAGS
+) -> dict[str, int]:
     """Kill so many times at least, and end the run; how many came in a save and elsewhere.
 
     Raises:
@@ -154,11 +158,11 @@ def campaign(home: Path, config: Path, kills: int, seed: int) -> dict[str, int]:
     """
     draws, counts = random.Random(seed), {"save": 0, "step": 0, "runs": 0}
     with chdir(home):
-        seconds = whole(config)
+        seconds = whole(config, flags)
         expected = outcome(Path("run"))
         while counts["save"] + counts["step"] < kills:
             shutil.rmtree("run")
-            for when in survive(config, draws, seconds):
+            for when in survive(config, flags, draws, seconds):
                 counts[when] += 1
             found = difference(expected, outcome(Path("run")))
             assert found is None, f"run {counts['runs']} differs at {found}: {counts}"
