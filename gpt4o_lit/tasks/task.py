@@ -250,7 +250,7 @@ class Task(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the network's own description beside its weights, as plain data, and what of the
         losses of each process is not logged yet."""
-        running = self.all_gather(self._running.to(self.device))
+        running = torch.as_tensor(self.all_gather(self._running.to(self.device)))
         checkpoint["losses_to_log"] = running.reshape(-1, 2).cpu()
         checkpoint["transformer_config"] = self.transformer.config.to_dict()
         checkpoint["tokenizer_fingerprint"] = self.datamodule.tokenizer.fingerprint
