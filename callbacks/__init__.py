@@ -3,6 +3,7 @@
 from gpt4o_lit.callbacks.activation_aware_pruning import SparseGPTPruning, WandaPruning
 from gpt4o_lit.callbacks.artefact import Artefact
 from gpt4o_lit.callbacks.checkpoint import Checkpoint
+from gpt4o_lit.callbacks.checkpoint_files import CheckpointFiles
 from gpt4o_lit.callbacks.distillation import Distillation
 from gpt4o_lit.callbacks.efficiency_report import EfficiencyReport
 from gpt4o_lit.callbacks.evaluate import Evaluate
@@ -29,6 +30,7 @@ from gpt4o_lit.callbacks.throughput import Throughput
 __all__ = [
     "Artefact",
     "Checkpoint",
+    "CheckpointFiles",
     "Distillation",
     "EfficiencyReport",
     "Evaluate",

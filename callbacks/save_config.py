@@ -1,5 +1,7 @@
 """The resolved config, written once into the run's directory."""
 
+import os
+import shutil
 from pathlib import Path
 
 from lightning import LightningModule, Trainer
@@ -36,8 +38,10 @@ class SaveConfig(SaveConfigCallback):
             before = run.config.read_text(encoding="utf-8")
             if before != text:
                 earlier = len(list(run.path.glob("config_before_*.yaml"))) + 1
-                run.config.replace(run.path / f"config_before_{earlier}.yaml")
-        run.config.write_text(text, encoding="utf-8")
+                shutil.copy2(run.config, run.path / f"config_before_{earlier}.yaml")
+        part = run.path / "config.yaml.part"
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, run.config)  # a run that is killed here has one of the two
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update(self.config.as_dict(), allow_val_change=True)

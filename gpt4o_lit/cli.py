@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gpt4o_lit import configs
 from gpt4o_lit.callbacks import (
     Artefact,
     Checkpoint,
+    CheckpointFiles,
     Manifest,
     ModelCard,
     Plots,
@@ -29,6 +31,8 @@ from gpt4o_lit.callbacks import (
     SaveConfig,
     Throughput,
 )
+from gpt4o_lit.interop.checkpoint_file import newest_before
+from gpt4o_lit.interop.run import require_same_network
 from gpt4o_lit.parse_errors import explain
 from gpt4o_lit.run_directory import RunDirectory
 from gpt4o_lit.strategies.allocator import keep_freed_memory
@@ -44,6 +48,7 @@ HARMLESS = (
 )
 RUN_DIR = "GPT4O_LIT_RUN_DIR"  # tells the processes of one launch
 TRANSFORMER = "--model.init_args.transformer"
+OURS = ("--config", "-c", "--resume", "--resume_from", "--from", "--run_dir", TRANSFORMER)
 METRICS_LOG = {"class_path": "gpt4o_lit.callbacks.MetricsLog"}
 
 
@@ -112,6 +117,14 @@ class ExperimentCLI(LightningCLI):
         if self.subcommand == "predict":
             config.return_predictions = False  # they are written as they come
 
+    def before_fit(self) -> None:
+        """Refuse a damaged checkpoint, or one of another network, before processes meet."""
+        path = self.config[self.subcommand].ckpt_path
+        if path is not None and Path(path).is_file():
+            require_same_network(Path(path), self.model.transformer_config)
+
+    before_validate = before_test = before_predict = before_fit
+
     def after_fit(self) -> None:
         """Tell what there is now, and what one may do next."""
         if self.trainer.is_global_zero and self.run_dir is not None:
@@ -136,6 +149,9 @@ class ExperimentCLI(LightningCLI):
             chosen.append(Artefact())
         if self.subcommand == "predict":
             chosen.append(Predictions())
+        given = config["plugins"] or []
+        plugins = given if isinstance(given, list) else [given]
+        config["plugins"] = [*plugins, CheckpointFiles()]
         return super()._instantiate_trainer(config, chosen)
 
 
@@ -198,20 +214,34 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _checkpoint_of(run: RunDirectory | None, verb: str, resume_from: str) -> Path:
+    """The checkpoint that a verb reads of a run; it is told when it is not the usual one."""
+    if resume_from not in ("last", "previous"):
+        raise ValueError(f"--resume_from ({resume_from}) must be last or previous")
+    if run is None or (resume_from == "previous" and verb != "fit"):
+        raise ValueError(f"--resume_from {resume_from} is of `fit --resume RUN`; leave it out")
+    if resume_from == "last":
+        return run.last_checkpoint if verb == "fit" else run.best_checkpoint
+    file, damaged = newest_before(run.checkpoints / "last.ckpt")
+    passed = f", passing over {', '.join(map(str, damaged))}: damaged" if damaged else ""
+    print(f"going on from {file}, the one before last.ckpt{passed}", file=sys.stderr)
+    return file
+
+
 def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
     """Turn config names into paths, and `--resume RUN` into its config and checkpoint.
 
-    `fit` goes on from the last checkpoint in the run's own directory; the other verbs read the best
-    one and write into a new folder of it. `fit --from RUN` is a new run that begins with the config
-    and the weights of another.
+    `fit` goes on from the last checkpoint in the run's own directory, or from the one before it by
+    `--resume_from previous`; the other verbs read the best one and write into a new folder of it.
+    `fit --from RUN` is a new run that begins with the config and the weights of another.
     """
     args: list[str] = []
     run_dir: RunDirectory | None = None
-    own_dir = False
+    own_dir, resume_from = False, "last"
     position = 0
     while position < len(argv):
         flag, separator, value = argv[position].partition("=")
-        if flag in ("--config", "-c", "--resume", "--from", "--run_dir", TRANSFORMER):
+        if flag in OURS:
             if not separator:
                 position += 1
                 if position == len(argv):
@@ -221,8 +251,8 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
             if flag == "--resume":
                 run_dir = RunDirectory.existing(value)
                 args[1:1] = ["--config", str(run_dir.config)]
-                weights = run_dir.last_checkpoint if argv[0] == "fit" else run_dir.best_checkpoint
-                args += ["--ckpt_path", str(weights)]
+            elif flag == "--resume_from":
+                resume_from = value
             elif flag == "--from":
                 args[1:1] = ["--config", str(RunDirectory.existing(value).config)]
                 args.append(f"{TRANSFORMER}={{encoder: null, decoder: null}}")
@@ -239,6 +269,8 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
             "--resume goes on in the run's own directory, so --run_dir cannot be given; leave it "
             f"out, or start a new run with `gpt4o-lit fit --config {run_dir.config}`"
         )
+    if run_dir is not None or resume_from != "last":
+        args += ["--ckpt_path", str(_checkpoint_of(run_dir, argv[0], resume_from))]
     if run_dir is not None and argv[0] != "fit":
         if not own_dir and RUN_DIR not in os.environ:
             args += ["--run_dir", str(run_dir.below(argv[0]).path)]

@@ -11,6 +11,7 @@ import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.serialization import skip_data
 
+from gpt4o_lit.interop.checkpoint_file import PART, seal
 from gpt4o_lit.interop.files import read_json
 from gpt4o_lit.interop.load import HuggingFaceModel
 from gpt4o_lit.interop.load_tokenizer import load_hugging_face_tokenizer
@@ -63,10 +64,11 @@ def import_hugging_face(source: Path, name: str, run_dir: str | None = None) -> 
     manifest = {"imported_from": str(source.resolve()), "tokenizer": tokenizer.fingerprint}
     (run.path / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     run.checkpoints.mkdir(exist_ok=True)
-    part = run.checkpoints / "best.ckpt.part"
+    part = run.checkpoints / f"best.ckpt{PART}"
     is_pair = config.encoder is not None and config.decoder is not None
     others = {"tokenizer_fingerprint": tokenizer.fingerprint, "source_eos": is_pair}
     _write_checkpoint(model, others, part)
+    seal(part)
     part.rename(run.checkpoints / "best.ckpt")
     num_parameters = sum(math.prod(rule.shape) for rule in model.rules.values())
     return Imported(run, config, tokenizer, num_parameters, model.dtype("tokens.weight"))

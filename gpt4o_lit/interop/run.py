@@ -1,8 +1,7 @@
 """Opens what `fit` left: the network and the tokenizer of a run."""
 
-import pickle
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from gpt4o_lit.interop.checkpoint_file import load_checkpoint
 from gpt4o_lit.interop.compressed import (
     USES,
     is_compressed,
@@ -126,6 +126,31 @@ def read_config(saved: dict[str, Any], file: Path) -> TransformerConfig:
     return TransformerConfig.from_dict(saved["transformer_config"])
 
 
+def require_same_network(file: Path, config: TransformerConfig) -> None:
+    """Refuse a checkpoint whose weights would not fit the network of a config.
+
+    Raises:
+        ValueError: naming the first weight that differs, or a file that is damaged.
+    """
+    saved = load_checkpoint(file)
+    theirs = read_config(saved, file)
+    ours = replace(config, vocab_size=theirs.vocab_size, num_classes=theirs.num_classes)
+    if saved.get("cut_from", theirs.to_dict()) == ours.to_dict():
+        return
+    with torch.device("meta"):
+        in_file, here = (
+            {name: tuple(weight.shape) for name, weight in Transformer(each).state_dict().items()}
+            for each in (theirs, ours)
+        )
+    for name in [*here, *in_file]:
+        if here.get(name) != in_file.get(name):
+            raise ValueError(
+                f"{file} is of another network: {name} is {in_file.get(name, 'absent')} in it and "
+                f"{here.get(name, 'absent')} in the config; go on with the run's own config, or "
+                "begin a new run with its weights by `gpt4o-lit fit --from RUN`"
+            )
+
+
 def read_weights(saved: dict[str, Any]) -> dict[str, Tensor]:
     """The weights of a checkpoint by the network's own names; adapters are added to theirs.
 
@@ -137,17 +162,6 @@ def read_weights(saved: dict[str, Any]) -> dict[str, Tensor]:
         if name.startswith(PREFIX) and not name.endswith(SCALES)
     }
     return merged_state(state, saved.get("low_rank", {}))
-
-
-def load_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint's plain data, its weights left on disk until they are read."""
-    try:
-        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"{file} is no checkpoint that can be read, or was cut off; take another checkpoint"
-        ) from error
-    return saved
 
 
 def _filled(config: TransformerConfig, weights: dict[str, Tensor], file: Path) -> Transformer:

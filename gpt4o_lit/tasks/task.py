@@ -255,7 +255,10 @@ class Task(LightningModule):
             self.log("train/grad_norm", self.trainer.strategy.grad_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the network's own description beside its weights, as plain data."""
+        """Put the network's own description beside its weights, as plain data, and what of the
+        losses of each process is not logged yet."""
+        running = torch.as_tensor(self.all_gather(self._running.to(self.device)))
+        checkpoint["losses_to_log"] = running.reshape(-1, 2).cpu()
         checkpoint["transformer_config"] = self.transformer.config.to_dict()
         checkpoint["tokenizer_fingerprint"] = self.datamodule.tokenizer.fingerprint
         if self.cut_from is not None:
@@ -286,6 +289,7 @@ class Task(LightningModule):
                 "here; put the callback gpt4o_lit.callbacks.QuantizationAwareTraining back"
             )
         if self.trainer.state.fn == "fit":
+            self._take_losses_to_log(checkpoint.get("losses_to_log", torch.zeros(1, 2)))
             require_same_adapters(self.transformer, checkpoint.get("low_rank"))
         elif "low_rank" in checkpoint:
             state, adapters = checkpoint["state_dict"], checkpoint["low_rank"]
@@ -295,6 +299,14 @@ class Task(LightningModule):
             config = TransformerConfig.from_dict(checkpoint["transformer_config"])
             self.transformer = Transformer(config)
             self._finish_network()
+
+    def _take_losses_to_log(self, by_rank: Tensor) -> None:
+        """Each process its own; where there are now more or fewer, the first one has all."""
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        if len(by_rank) == processes:
+            self._running = by_rank[rank].double()
+        elif rank == 0:
+            self._running = by_rank.double().sum(0)
 
 
 def _config(

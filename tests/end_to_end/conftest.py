@@ -23,19 +23,30 @@ Fit = Callable[..., Path]
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to stand in, with a text of short documents in it."""
     monkeypatch.chdir(tmp_path)
+    write_text(tmp_path)
+    return tmp_path
+
+
+def write_text(home: Path) -> None:
+    """The text of short documents."""
     generator = torch.Generator().manual_seed(0)
     lines = []
     for _ in range(400):
         length = int(torch.randint(2, 12, (1,), generator=generator))
         chosen = torch.randint(0, len(WORDS), (length,), generator=generator)
         lines.append(" ".join(WORDS[i] for i in chosen))
-    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return tmp_path
+    (home / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @pytest.fixture
 def config(home: Path) -> Path:
     """A complete config: bytes as tokens, two layers, a constant learning rate, dropout."""
+    return write_config(home)
+
+
+def write_config(home: Path) -> Path:
+    """That config, beside its text."""
+    write_text(home)
     stack = {
         "num_layers": 2,
         "dim": 32,

@@ -1,0 +1,183 @@
+"""Kills runs at random instants, and compares what comes of them with runs that were never killed.
+
+    python -m tests.end_to_end.survival 200    # counts and times, for benchmarks/RESULTS.md
+
+One process imports everything and forks each run, which is `gpt4o-lit fit` from its arguments on.
+"""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import chdir, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt4o_lit.__main__ import main
+from gpt4o_lit.callbacks.metrics_log import read_metrics
+
+LONGEST = 60.0
+"""Seconds after which a run hangs."""
+FLAGS = (
+    "--model.init_args.optimizer", "gpt4o_lit.optim.Muon",
+    "--data.init_args.batch_size", "16",  # an odd number of batches in an epoch
+    "--trainer.accumulate_grad_batches", "2", "--trainer.log_every_n_steps", "3",
+    "--trainer.max_steps", "40", "--trainer.val_check_interval", "8",
+    "--checkpoint.every_n_train_steps", "2",
+)  # fmt: skip
+
+
+def start(*arguments: str) -> int:
+    """A process that runs a command line, and what it prints in run.log."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        log = os.open("run.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        torch.set_num_threads(1)  # those of the parent are not here
+        os._exit(main(list(arguments)))
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(1)
+
+
+def ended(process: int, deadline: float) -> int | None:
+    """How a process ended by then, if it did."""
+    while True:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        time.sleep(min(0.002, left))
+
+
+def killed(process: int, after: float, in_a_save: float | None) -> str:
+    """Kill a process after so many seconds, or as many behind the start of the save that then comes
+    next; which of these it was, or `end`."""
+    begin = time.time()
+    outcome = ended(process, time.monotonic() + after)
+    limit = time.monotonic() + LONGEST
+    while in_a_save is not None and outcome is None:
+        if saves(begin):
+            time.sleep(in_a_save)
+            break
+        outcome = ended(process, time.monotonic() + 1e-4)
+        assert time.monotonic() < limit, "it hangs"
+    if outcome is None:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        return "step" if in_a_save is None else "save"
+    assert outcome == 0, Path("run.log").read_text()[-3000:]
+    return "end"
+
+
+def saves(since: float) -> bool:
+    """Whether a checkpoint is being written, and not only left by one who was killed before."""
+    for part in Path("run/checkpoints").glob("*.part"):
+        with suppress(FileNotFoundError):
+            if part.stat().st_mtime > since:
+                return True
+    return False
+
+
+def survive(
+    config: Path, flags: tuple[str, ...], draws: random.Random, seconds: float
+) -> Iterator[str]:
+    """Kill a run and go on with it until it ends: the instants at which it was killed."""
+    while True:
+        if Path("run/checkpoints/last.ckpt").exists():
+            process = start("fit", "--resume", "run")
+        else:
+            shutil.rmtree("run", ignore_errors=True)
+            process = start("fit", "--config", str(config), "--run_dir", "run", *flags)
+        in_a_save = draws.uniform(0, 0.01) if draws.random() < 0.4 else None
+        when = killed(process, draws.uniform(0, seconds), in_a_save)
+        if when == "end":
+            return
+        yield when
+
+
+def whole(config: Path, flags: tuple[str, ...]) -> float:
+    """A run that nobody kills; its seconds."""
+    begin = time.monotonic()
+    process = start("fit", "--config", str(config), "--run_dir", "run", *flags)
+    assert ended(process, begin + LONGEST) == 0, Path("run.log").read_text()[-3000:]
+    return time.monotonic() - begin
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that a run leaves which is not about time: every part of each checkpoint, each metric."""
+    files = {file.name: torch.load(file, weights_only=True)
+             for file in sorted((run / "checkpoints").glob("*.ckpt"))}  # fmt: skip
+    rows = read_metrics(run / "metrics.csv")
+    metrics = [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows]
+    return {"files": files, "metrics": metrics, "left": list(run.rglob("*.part"))}
+
+
+def difference(ours: Any, theirs: Any, place: str = "") -> str | None:
+    """Where two outcomes differ first, to the bit."""
+    if type(ours) is not type(theirs):
+        return place
+    if isinstance(ours, torch.Tensor):
+        same = ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+        return None if same else place
+    if isinstance(ours, dict):
+        if ours.keys() != theirs.keys():
+            return f"{place}: {ours.keys() ^ theirs.keys()}"
+        pairs = [(ours[key], theirs[key], f"{place}/{key}") for key in ours]
+    elif isinstance(ours, list | tuple):
+        if len(ours) != len(theirs):
+            return f"{place}: {len(ours)} and {len(theirs)}"
+        pairs = [(*pair, f"{place}/{i}") for i, pair in enumerate(zip(ours, theirs, strict=True))]
+    else:
+        return None if ours == theirs else f"{place}: {ours!r} and {theirs!r}"
+    return next((found for pair in pairs if (found := difference(*pair))), None)
+
+
+def campaign(
+    home: Path, config: Path, kills: int, seed: int, flags: tuple[str, ...] = FLAGS
+) -> dict[str, int]:
+    """Kill so many times at least, and end the run; how many came in a save and elsewhere.
+
+    Raises:
+        AssertionError: a run ended other than the one that was never killed.
+    """
+    draws, counts = random.Random(seed), {"save": 0, "step": 0, "runs": 0}
+    with chdir(home):
+        seconds = whole(config, flags)
+        expected = outcome(Path("run"))
+        while counts["save"] + counts["step"] < kills:
+            shutil.rmtree("run")
+            for when in survive(config, flags, draws, seconds):
+                counts[when] += 1
+            found = difference(expected, outcome(Path("run")))
+            assert found is None, f"run {counts['runs']} differs at {found}: {counts}"
+            counts["runs"] += 1
+            print(counts, flush=True)
+    return counts
+
+
+if __name__ == "__main__":
+    from tests.end_to_end.conftest import write_config
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.monotonic()
+        kills, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+        with chdir(folder):
+            path = write_config(Path(folder))
+        print(campaign(Path(folder), path, kills, seed), f"{time.monotonic() - begin:.0f} s")
