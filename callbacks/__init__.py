@@ -22,6 +22,7 @@ from gpt4o_lit.callbacks.random_state import RandomState
 from gpt4o_lit.callbacks.samples import Samples
 from gpt4o_lit.callbacks.save_config import SaveConfig
 from gpt4o_lit.callbacks.sensitivity import Sensitivity
+from gpt4o_lit.callbacks.stability import Stability
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.callbacks.text_quality import TextQuality
 from gpt4o_lit.callbacks.throughput import Throughput
@@ -50,6 +51,7 @@ __all__ = [
     "SaveConfig",
     "Sensitivity",
     "SparseGPTPruning",
+    "Stability",
     "StructuredPruning",
     "TextQuality",
     "Throughput",
