@@ -3,6 +3,7 @@
 from gpt4o_lit.callbacks.activation_aware_pruning import SparseGPTPruning, WandaPruning
 from gpt4o_lit.callbacks.artefact import Artefact
 from gpt4o_lit.callbacks.checkpoint import Checkpoint
+from gpt4o_lit.callbacks.departures import Departures
 from gpt4o_lit.callbacks.distillation import Distillation
 from gpt4o_lit.callbacks.efficiency_report import EfficiencyReport
 from gpt4o_lit.callbacks.evaluate import Evaluate
@@ -15,6 +16,7 @@ from gpt4o_lit.callbacks.model_card import ModelCard
 from gpt4o_lit.callbacks.movement_pruning import MovementPruning
 from gpt4o_lit.callbacks.plots import Plots
 from gpt4o_lit.callbacks.predictions import Predictions
+from gpt4o_lit.callbacks.profile import Profile
 from gpt4o_lit.callbacks.progress import Progress
 from gpt4o_lit.callbacks.pruning import MagnitudePruning
 from gpt4o_lit.callbacks.quantization import PostTrainingQuantization, QuantizationAwareTraining
@@ -30,6 +32,7 @@ from gpt4o_lit.callbacks.throughput import Throughput
 __all__ = [
     "Artefact",
     "Checkpoint",
+    "Departures",
     "Distillation",
     "EfficiencyReport",
     "Evaluate",
@@ -44,6 +47,7 @@ __all__ = [
     "Plots",
     "PostTrainingQuantization",
     "Predictions",
+    "Profile",
     "Progress",
     "QuantizationAwareTraining",
     "RandomState",

@@ -19,6 +19,7 @@ from gpt4o_lit import configs
 from gpt4o_lit.callbacks import (
     Artefact,
     Checkpoint,
+    Departures,
     Manifest,
     ModelCard,
     Plots,
@@ -128,6 +129,7 @@ class ExperimentCLI(LightningCLI):
         if not leaves_a_run or Checkpoint in off:  # which the card is about
             off.add(ModelCard)
         chosen = [callback for callback in callbacks if not isinstance(callback, tuple(off))]
+        chosen.append(Departures())
         if leaves_a_run:
             chosen += [RandomState(), Manifest(), Plots()]
         if self.subcommand in ("fit", "validate") and Checkpoint not in off:

@@ -1,6 +1,7 @@
 """FSDP2: each process holds a part of the weights, of their gradients and of the optimizer."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     set_model_state_dict,
 )
+from torch.distributed.distributed_c10d import default_pg_timeout
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     OffloadPolicy,
@@ -39,10 +41,16 @@ class FSDP2(ModelParallelStrategy):
         reshard_after_forward: Let go of a block's gathered weights until the backward (ZeRO-3);
             False keeps them, which is faster and takes more memory (ZeRO-2).
         cpu_offload: Keep the parts in the memory of the CPU; a GPU holds what it works on.
+        timeout: How long a process waits for another, such as 0:10:00.
     """
 
-    def __init__(self, reshard_after_forward: bool = True, cpu_offload: bool = False) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+    def __init__(
+        self,
+        reshard_after_forward: bool = True,
+        cpu_offload: bool = False,
+        timeout: timedelta = default_pg_timeout,
+    ) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timeout)
         self.reshard_after_forward = reshard_after_forward
         self.cpu_offload = cpu_offload
 
