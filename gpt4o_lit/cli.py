@@ -184,6 +184,11 @@ def main(argv: list[str]) -> int:
         ExperimentCLI(args, run_dir)
     except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
         raise ValueError(explain(str(error))) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        said = str(error).partition("\n")[0].strip(". ")
+        raise ValueError(f"{said}; lower num_workers if memory was short") from error
     except SIGTERMException:
         return 128 + signal.SIGTERM
     except SystemExit as stop:

@@ -1,15 +1,16 @@
 """What becomes of the others when one process of several leaves: who is missing is found out."""
 
+import contextlib
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from typing import Any
 
 from torch.distributed import DistError
 
-ANSWER = timedelta(seconds=5)
-"""In which a store that is there answers."""
+ANSWER = 5.0
+"""Seconds in which a store that is there answers."""
 
 
 def waited_in_vain(error: BaseException) -> bool:
@@ -43,21 +44,29 @@ def take_leave(
         The reason of each other rank; None of those that are silent.
     """
     told: dict[int, str | None] = dict.fromkeys(set(range(world_size)) - {rank})
+    heard = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):
+            store.set(_key(rank), reason)
+            while not heard.is_set():
+                for other in [other for other, answer in told.items() if answer is None]:
+                    if store.check([_key(other)]):
+                        told[other] = store.get(_key(other)).decode()
+                    else:
+                        told[other] = ended(other) or None
+                if None not in told.values() or time.monotonic() >= deadline:
+                    heard.set()
+                time.sleep(0.05)
+
     deadline = time.monotonic() + patience
-    try:
-        store.set(f"departures/{rank}", reason)
-        store.wait([f"departures/{rank}"], ANSWER)
-        while True:
-            for other in [other for other, answer in told.items() if answer is None]:
-                if store.check([f"departures/{other}"]):
-                    told[other] = store.get(f"departures/{other}").decode()
-                else:
-                    told[other] = ended(other) or None
-            if None not in told.values() or time.monotonic() >= deadline:
-                return told
-            time.sleep(0.1)
-    except RuntimeError:
-        return {0: None}
+    # In a thread of its own, for a store whose process is stopped never answers.
+    threading.Thread(target=ask, daemon=True).start()
+    return told if heard.wait(patience + ANSWER) else {0: None}
+
+
+def _key(rank: int) -> str:
+    return f"departures/{rank}"
 
 
 def blame(told: dict[int, str | None]) -> str:

@@ -62,7 +62,7 @@ def test_a_process_that_has_ended_is_not_waited_for(stores: list[TCPStore]) -> N
 def test_without_the_keeper_of_the_store_nothing_else_is_known(
     sign: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(departures, "ANSWER", timedelta(seconds=0.2))
+    monkeypatch.setattr(departures, "ANSWER", 0.2)
     keep = "from torch.distributed import TCPStore; import time;"
     keep += "store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False);"
     keep += "print(store.port, flush=True); time.sleep(60)"
