@@ -4,6 +4,7 @@ from gpt4o_lit.callbacks.activation_aware_pruning import SparseGPTPruning, Wanda
 from gpt4o_lit.callbacks.artefact import Artefact
 from gpt4o_lit.callbacks.checkpoint import Checkpoint
 from gpt4o_lit.callbacks.checkpoint_files import CheckpointFiles
+from gpt4o_lit.callbacks.departures import Departures
 from gpt4o_lit.callbacks.distillation import Distillation
 from gpt4o_lit.callbacks.efficiency_report import EfficiencyReport
 from gpt4o_lit.callbacks.evaluate import Evaluate
@@ -16,6 +17,7 @@ from gpt4o_lit.callbacks.model_card import ModelCard
 from gpt4o_lit.callbacks.movement_pruning import MovementPruning
 from gpt4o_lit.callbacks.plots import Plots
 from gpt4o_lit.callbacks.predictions import Predictions
+from gpt4o_lit.callbacks.profile import Profile
 from gpt4o_lit.callbacks.progress import Progress
 from gpt4o_lit.callbacks.pruning import MagnitudePruning
 from gpt4o_lit.callbacks.quantization import PostTrainingQuantization, QuantizationAwareTraining
@@ -23,6 +25,7 @@ from gpt4o_lit.callbacks.random_state import RandomState
 from gpt4o_lit.callbacks.samples import Samples
 from gpt4o_lit.callbacks.save_config import SaveConfig
 from gpt4o_lit.callbacks.sensitivity import Sensitivity
+from gpt4o_lit.callbacks.stability import Stability
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.callbacks.text_quality import TextQuality
 from gpt4o_lit.callbacks.throughput import Throughput
@@ -31,6 +34,7 @@ __all__ = [
     "Artefact",
     "Checkpoint",
     "CheckpointFiles",
+    "Departures",
     "Distillation",
     "EfficiencyReport",
     "Evaluate",
@@ -45,6 +49,7 @@ __all__ = [
     "Plots",
     "PostTrainingQuantization",
     "Predictions",
+    "Profile",
     "Progress",
     "QuantizationAwareTraining",
     "RandomState",
@@ -52,6 +57,7 @@ __all__ = [
     "SaveConfig",
     "Sensitivity",
     "SparseGPTPruning",
+    "Stability",
     "StructuredPruning",
     "TextQuality",
     "Throughput",

@@ -21,6 +21,7 @@ from gpt4o_lit.callbacks import (
     Artefact,
     Checkpoint,
     CheckpointFiles,
+    Departures,
     Manifest,
     ModelCard,
     Plots,
@@ -143,6 +144,7 @@ class ExperimentCLI(LightningCLI):
         if not leaves_a_run or Checkpoint in off:  # which the card is about
             off.add(ModelCard)
         chosen = [callback for callback in callbacks if not isinstance(callback, tuple(off))]
+        chosen.append(Departures())
         if leaves_a_run:
             chosen += [RandomState(), Manifest(), Plots()]
         if self.subcommand in ("fit", "validate") and Checkpoint not in off:
@@ -200,6 +202,11 @@ def main(argv: list[str]) -> int:
         ExperimentCLI(args, run_dir)
     except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
         raise ValueError(explain(str(error))) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        said = str(error).partition("\n")[0].strip(". ")
+        raise ValueError(f"{said}; lower num_workers if memory was short") from error
     except SIGTERMException:
         return 128 + signal.SIGTERM
     except SystemExit as stop:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -38,8 +39,8 @@ class Pool:
             for _ in range(num_workers)
         ]
         self._threads = [
-            threading.Thread(target=self._feed, args=(process,), daemon=True)
-            for process in self._processes
+            threading.Thread(target=self._feed, args=(number, process), daemon=True)
+            for number, process in enumerate(self._processes)
         ]
         for thread in self._threads:
             thread.start()
@@ -52,7 +53,7 @@ class Pool:
         self._raise()
         self._queue.put(job)
 
-    def _feed(self, process: "subprocess.Popen[bytes]") -> None:
+    def _feed(self, number: int, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdin
         assert process.stdout
         while (job := self._queue.get()) is not None:
@@ -64,8 +65,13 @@ class Pool:
                 process.stdin.flush()
                 del job  # the worker has its text now
                 result = pickle.load(process.stdout)
-            except (OSError, EOFError):
-                self._error = f"a worker process ended while it made {path}; run the command again"
+            except (OSError, EOFError, pickle.UnpicklingError):
+                code = process.wait()
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "ended"
+                self._error = (
+                    f"worker {number} (pid {process.pid}) {how} while it made {path}; run the "
+                    "command again, with fewer workers if memory was short"
+                )
                 continue
             if isinstance(result, ShardInfo):
                 self._done(path, result)

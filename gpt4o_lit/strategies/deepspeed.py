@@ -71,9 +71,17 @@ class DeepSpeed(DeepSpeedStrategy):
         """Refuse what needs whole weights, then meet the other processes.
 
         Raises:
-            ValueError: a callback or the optimizer needs weights that are whole.
+            ValueError: a callback or the optimizer needs weights that are whole, or one looks at
+                gradients.
         """
         task: Any = self.lightning_module
+        for part in task.trainer.callbacks:
+            if getattr(part, "needs_gradients", False) and getattr(part, "enabled", True):
+                name = type(part).__name__
+                raise ValueError(
+                    f"{name} looks at gradients before a step, and DeepSpeed keeps them to itself; "
+                    f"take --config with/fsdp2, or leave {name} out"
+                )
         parts = [*task.trainer.callbacks, *([task.optimizer_recipe] if self._fits else [])]
         require_none_needs_whole("DeepSpeed", parts)
         assert self.parallel_devices is not None

@@ -1,6 +1,7 @@
 """FSDP2: each process holds a part of the weights, of their gradients and of the optimizer."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import default_pg_timeout
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     OffloadPolicy,
@@ -42,6 +44,7 @@ class FSDP2(ModelParallelStrategy):
             arXiv:2304.11277): parts are gathered within a group, as of one machine, and gradients
             alone are summed over groups.
         cpu_offload: Keep the parts in the memory of the CPU; a GPU holds what it works on.
+        timeout: How long a process waits for another, such as 0:10:00.
     """
 
     def __init__(
@@ -49,10 +52,11 @@ class FSDP2(ModelParallelStrategy):
         reshard_after_forward: bool = True,
         replicas: int = 1,
         cpu_offload: bool = False,
+        timeout: timedelta = default_pg_timeout,
     ) -> None:
         if replicas < 1:
             raise ValueError(f"replicas ({replicas}) must be at least 1")
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timeout)
         self.reshard_after_forward = reshard_after_forward
         self.replicas, self.cpu_offload = replicas, cpu_offload
 

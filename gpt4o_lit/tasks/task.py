@@ -33,6 +33,9 @@ class Task(LightningModule):
     transformer: Transformer
     teacher: Teacher | None = None
     """Whom `training_step` asks beside the targets, where it asks any; a callback sets it."""
+    guard: Callable[[float, float, float], bool] | None = None
+    """Whether to step, by the loss of all processes, that of this one, and the gradient's norm; a
+    callback sets it."""
     cut_from: TransformerConfig | None = None
     """What the network was before it was cut, if it was: what the run's config builds."""
 
@@ -53,7 +56,7 @@ class Task(LightningModule):
         self.compile_network = compile
         self.amendments: list[Callable[[Transformer], None]] = []
         """What callbacks add to the network once it has its weights, before it is compiled."""
-        self._window_targets: Tensor | float = 0.0
+        self._window = torch.zeros(2, dtype=torch.float64)
         self._running = torch.zeros(2, dtype=torch.float64)
         self._logged_step = 0
 
@@ -176,12 +179,10 @@ class Task(LightningModule):
         With one micro-batch on one process this is the plain mean. Otherwise each micro-batch is
         divided by a constant, and `configure_gradient_clipping` puts the window right.
         """
-        detached = loss_sum.detach()
-        self._running = self._running.to(detached.device)
-        self._running += torch.stack([detached.double(), num_targets.double()])
+        sums = torch.stack([loss_sum.detach().double(), num_targets.double()])
+        self._window = self._window.to(sums.device) + sums
         if self._is_plain:
             return loss_sum / num_targets.clamp(min=1)
-        self._window_targets = self._window_targets + num_targets
         return loss_sum / self._reference
 
     @property
@@ -203,28 +204,41 @@ class Task(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Weight the window by its targets and clip by norm, in one pass over the gradients."""
+        """Weight the window by its targets and clip by norm, in one pass over the gradients.
+
+        Where the guard says no, the optimizer finds no gradients, and leaves weights and its own
+        state alone.
+        """
         if gradient_clip_algorithm not in (None, "norm"):
             raise ValueError(
                 f"gradient_clip_algorithm ({gradient_clip_algorithm}) must be norm; leave it out"
             )
-        scale = 1.0
+        scale, own = 1.0, self._window
+        self._window = torch.zeros_like(own)
+        window = own
         if not self._is_plain:
-            window = torch.as_tensor(self._window_targets, dtype=torch.float64, device=self.device)
-            total = float(self.trainer.strategy.reduce(window, reduce_op="sum"))
+            window = self.trainer.strategy.reduce(own.to(self.device, copy=True), reduce_op="sum")
             factor = self.trainer.accumulate_grad_batches * self.trainer.world_size
-            scale = self._reference * factor / max(total, 1.0)
-            self._window_targets = 0.0
-        if isinstance(self.trainer.strategy, DeepSpeed):  # which clips, too
+            scale = self._reference * factor / max(float(window[1]), 1.0)
+        is_watched = self.guard is not None or self.logs_this_step
+        if isinstance(self.trainer.strategy, DeepSpeed):  # whose step clips, and knows the norm
             self.trainer.strategy.weigh_gradients(scale)
-            return
-        if scale == 1.0 and gradient_clip_val is None:
-            return
-        loss_scale = self._loss_scale(optimizer)
-        max_norm = None if gradient_clip_val is None else gradient_clip_val * loss_scale
-        norm = scale_and_clip_(self.transformer.parameters(), scale, max_norm)
-        if self.logs_this_step:
-            self.log("train/grad_norm", norm / loss_scale)
+        elif is_watched or scale != 1.0 or gradient_clip_val is not None:
+            loss_scale = self._loss_scale(optimizer)
+            max_norm = None if gradient_clip_val is None else gradient_clip_val * loss_scale
+            norm = scale_and_clip_(self.transformer.parameters(), scale, max_norm) / loss_scale
+            if self.guard is not None and not self._may_step(self.guard, window, own, norm):
+                optimizer.zero_grad()
+                return
+            if self.logs_this_step:
+                self.log("train/grad_norm", norm)
+        self._running = self._running.to(own.device) + own
+
+    @staticmethod
+    def _may_step(guard: Any, window: Tensor, own: Tensor, norm: Tensor) -> bool:
+        sums = torch.stack([window, own])
+        means = sums[:, 0] / sums[:, 1].clamp(min=1)
+        return guard(*torch.cat([means, norm.double().view(1)]).tolist())  # read at once
 
     def _loss_scale(self, optimizer: torch.optim.Optimizer) -> float:
         """What gradients are still multiplied with: fused optimizers unscale them in their step."""
@@ -235,15 +249,16 @@ class Task(LightningModule):
     @property
     def logs_this_step(self) -> bool:
         """Whether the step that is under way is written to the loggers."""
-        return (self.global_step + 1) % self._log_every == 0
+        return self._logs(self.global_step + 1)
 
-    @property
-    def _log_every(self) -> int:
-        return self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+    def _logs(self, step: int) -> bool:
+        """The last one too, at which Lightning writes what it has, however old."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return step % every == 0 or step == self.trainer.max_steps
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the loss over all targets since the last time; other steps read no value."""
-        if self.global_step == self._logged_step or self.global_step % self._log_every:
+        if self.global_step == self._logged_step or not self._logs(self.global_step):
             return
         self._logged_step = self.global_step  # micro-batches that do not step come by here too
         loss_sum, targets = self.trainer.strategy.reduce(self._running, reduce_op="sum").tolist()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from gpt4o_lit.callbacks import Throughput, throughput
 from gpt4o_lit.callbacks.throughput import product_dtype
@@ -32,10 +32,27 @@ class Clock:
         return self.now
 
 
+class SlowRows(Dataset[Any]):
+    """A row takes a sixteenth of a second, so that a batch takes a quarter."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self.clock, self.seconds = clock, seconds
+
+    def __len__(self) -> int:
+        return 12 * BATCH
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        self.clock.now += self.seconds
+        return {"tokens": torch.zeros(SEQ_LEN + 1, dtype=torch.long)}
+
+
 class Windows(LightningDataModule):
+    def __init__(self, clock: Clock, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.rows = SlowRows(clock, seconds)
+
     def train_dataloader(self) -> DataLoader[Any]:
-        rows = [{"tokens": torch.zeros(SEQ_LEN + 1, dtype=torch.long)}] * 12 * BATCH
-        return DataLoader(rows, batch_size=BATCH)  # type: ignore[arg-type]
+        return DataLoader(self.rows, batch_size=BATCH)
 
     val_dataloader = train_dataloader
 
@@ -47,6 +64,7 @@ class SecondABatch(LightningModule):
         super().__init__()
         self.clock, self.weight = clock, torch.nn.Parameter(torch.ones(()))
         self.told: list[tuple[int, float]] = []
+        self.waits: list[float] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         self.clock.now += 1
@@ -64,6 +82,8 @@ class SecondABatch(LightningModule):
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         if name == "perf/tokens_per_second":
             self.told.append((self.trainer.global_step, value))
+        if name == "perf/data_wait":
+            self.waits.append(value)
 
 
 class WritesLong(Callback):
@@ -84,20 +104,39 @@ def test_each_logged_step_tells_once_how_fast_training_alone_was(
     monkeypatch.setattr(throughput, "time", clock)
     monkeypatch.setattr(throughput, "peak_flops", lambda device, dtype: 1.0)
     module = SecondABatch(clock)
+    train(module, Windows(clock), accumulate)
+    steps = range(2, 12 // accumulate + 1, 2)
+    assert module.told == [(step, BATCH * SEQ_LEN) for step in steps]
+    assert set(module.waits) == {0}
+
+
+def test_the_wait_is_the_share_of_time_that_training_batches_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+    monkeypatch.setattr(throughput, "peak_flops", lambda device, dtype: 1.0)
+    module = SecondABatch(clock)
+    train(module, Windows(clock, 1 / 16), 1)
+    # The clock stands while a batch is got behind a validation: after the third, sixth and ninth.
+    with_one_got = 0.25 / 2.25
+    shares = [0.2, with_one_got, 0.2, with_one_got, with_one_got, 0.2]
+    assert module.waits == pytest.approx(shares)
+
+
+def train(module: SecondABatch, data: LightningDataModule, accumulate: int) -> None:
     Trainer(
         accelerator="cpu",
         max_epochs=1,
         accumulate_grad_batches=accumulate,
         log_every_n_steps=2,
         val_check_interval=3,
-        callbacks=[Throughput(), WritesLong(clock)],
+        callbacks=[Throughput(), WritesLong(module.clock)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-    ).fit(module, datamodule=Windows())
-    steps = range(2, 12 // accumulate + 1, 2)
-    assert module.told == [(step, BATCH * SEQ_LEN) for step in steps]
+    ).fit(module, datamodule=data)
 
 
 @pytest.mark.parametrize(
