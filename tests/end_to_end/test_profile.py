@@ -18,6 +18,7 @@ def test_a_trace_is_written_and_training_is_the_same(
     flags = ("--trainer.callbacks.init_args.skip_batches", "0")
     flags += ("--trainer.callbacks.init_args.warmup_batches", "1")
     flags += ("--trainer.callbacks.init_args.active_batches", "1", "--trainer.max_steps", "3")
+    flags += ("--trainer.callbacks.init_args.rows", "1000")  # all: which are slow is chance
     run = fit(config, "run", "--config", "with/profile", *flags)
     assert_equal(weights(run), weights(plain), atol=0)
     trace, table = (run / "profile" / f"rank_0_step_2.{ending}" for ending in ("json.gz", "txt"))
