@@ -21,6 +21,7 @@ import torch
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.metrics_log import read_metrics
+from gpt4o_lit.interop.checkpoint_file import kept_steps
 
 LONGEST = 60.0
 """Seconds after which a run hangs."""
@@ -97,8 +98,12 @@ def saves(since: float) -> bool:
 def survive(
     config: Path, flags: tuple[str, ...], draws: random.Random, seconds: float
 ) -> Iterator[str]:
-    """Kill a run and go on with it until it ends: the instants at which it was killed."""
+    """Kill a run and go on with it until it ends: the instants at which it was killed.
+
+    On a machine that has slowed down, more time is given until something has been saved.
+    """
     while True:
+        before = newest()
         if Path("run/checkpoints/last.ckpt").exists():
             process = start("fit", "--resume", "run")
         else:
@@ -108,7 +113,13 @@ def survive(
         when = killed(process, draws.uniform(0, seconds), in_a_save)
         if when == "end":
             return
+        seconds *= 1.0 if newest() > before else 1.2
         yield when
+
+
+def newest() -> int:
+    """The last step that is saved."""
+    return next(iter(kept_steps(Path("run/checkpoints"))), 0)
 
 
 def whole(config: Path, flags: tuple[str, ...]) -> float:
