@@ -277,7 +277,8 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
             f"out, or start a new run with `gpt4o-lit fit --config {run_dir.config}`"
         )
     if run_dir is not None or resume_from != "last":
-        args[1:1] = ["--ckpt_path", str(_checkpoint_of(run_dir, argv[0], resume_from))]
+        file = _checkpoint_of(run_dir, argv[0], resume_from)
+        args[3:3] = ["--ckpt_path", str(file)]  # behind the run's config, which has one of its own
     if run_dir is not None and argv[0] != "fit":
         if not own_dir and RUN_DIR not in os.environ:
             args += ["--run_dir", str(run_dir.below(argv[0]).path)]

@@ -20,7 +20,8 @@ def test_a_checkpoint_tells_how_a_prompt_is_read(objective: Objective, both_ways
     stack = StackConfig(num_layers=1, dim=16, attention=AttentionConfig(num_heads=2))
     task = Pretraining(TransformerConfig(decoder=stack, max_seq_len=8), objective)
     datamodule: Any = SimpleNamespace(tokenizer=ByteTokenizer())
-    task._trainer = SimpleNamespace(datamodule=datamodule, strategy=None)  # type: ignore[assignment]
+    strategy: Any = SingleDeviceStrategy()
+    task._trainer = SimpleNamespace(datamodule=datamodule, strategy=strategy)  # type: ignore[assignment]
     task.configure_model()
     checkpoint: dict[str, Any] = {}
     task.on_save_checkpoint(checkpoint)
