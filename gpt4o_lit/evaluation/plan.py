@@ -223,14 +223,11 @@ def strategies_for(devices: int) -> dict[str, Strategy]:
 
 def what_would_fit(job: Job) -> str:
     """The least that lets a row of a network fit that fits nowhere."""
-    config = checkpointed(job.config)
+    planner = Planner(replace(job, config=checkpointed(job.config), accumulate=1))
     devices = job.devices
     while devices <= LARGEST_CLUSTER:
-        smaller = replace(
-            job, config=config, devices=devices, micro=replace(job.micro, rows=1), accumulate=1
-        )
-        used = Planner(smaller).memory(STRATEGIES["fsdp2"], 1)
-        if sum(used.values()) <= job.device.memory:
+        planner.job = replace(planner.job, devices=devices)
+        if sum(planner.memory(STRATEGIES["fsdp2"], 1).values()) <= job.device.memory:
             return f"rows of 1, checkpointing: true in each stack, and --devices {devices} (fsdp2)"
         devices *= 2
     return "a device with more memory, or a network with smaller blocks or shorter rows"

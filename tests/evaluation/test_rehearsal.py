@@ -23,7 +23,7 @@ CLASSIC = {
 
 
 def network(*stacks: str, **stack: Any) -> TransformerConfig:
-    values = dict.fromkeys(stacks, {**PLAIN, **stack})
+    values = {name: {**PLAIN, **stack} for name in stacks}
     return TransformerConfig.from_dict({"vocab_size": 300, "max_seq_len": LENGTH, **values})
 
 
@@ -39,7 +39,7 @@ CASES = {
 
 
 def kept_by_autograd(config: TransformerConfig, products: torch.dtype) -> int:
-    """Bytes that a real step saves for its backward, parameters left out, by autograd's own hooks."""
+    """Bytes that a real step saves for its backward, parameters left out."""
     net, source = Transformer(config).train(), None
     tokens = torch.zeros(ROWS, LENGTH, dtype=torch.int64)
     if config.kind == "encoder_decoder":
