@@ -19,7 +19,7 @@ from gpt4o_lit.tasks import Classification, ExtractiveQA, Task, TokenClassificat
 
 EXAMPLE = """examples:
   gpt4o-lit plan --config quickstart --device cpu
-  gpt4o-lit plan --config wikitext2 --config with/bf16 --devices 8 --device h200 --price 3
+  gpt4o-lit plan --config sst2 --config with/bf16 --devices 4 --device h200 --price 3
   gpt4o-lit plan --config quickstart --model.init_args.transformer model/llama_1b --device h100"""
 CHANGES_NETWORK = ("LoRA", "Distillation", "QuantizationAwareTraining", "StructuredPruning")
 PRECISIONS = {
@@ -215,7 +215,7 @@ def _table(job: Job, report: dict[str, Any]) -> str:
     ]
     kinds = list(next(iter(report["strategies"].values()))["bytes"])
     titles = [*kinds, "together", "largest", "tokens/s", "MFU", "hours", "device h", "price"]
-    lines.append(f"{'GB on a device':<16}" + "".join(f"{title[:10]:>11}" for title in titles))
+    lines.append(f"{'GB on a device':<16}" + "".join(f"{title:>12}" for title in titles))
     for name, costs in report["strategies"].items():
         used = list(costs["bytes"].values())
         cells = [f"{number / 1e9:,.2f}" for number in [*used, sum(used)]]
@@ -224,7 +224,7 @@ def _table(job: Job, report: dict[str, Any]) -> str:
         for number in (costs["hours"], costs["device_hours"], costs["price"]):
             cells.append("-" if number is None else f"{number:,.2f}")
         mark = "" if costs["fits"] else "  does not fit"
-        lines.append(f"{name:<16}" + "".join(f"{cell:>11}" for cell in cells) + mark)
+        lines.append(f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells) + mark)
     lines += [f"{name:<16}  {why}" for name, why in report["refused"].items()]
     limits = {name: costs["limit"] for name, costs in report["strategies"].items()}
     lines += ["", "largest: rows of a micro-batch; what limits them is " + _told(limits)]

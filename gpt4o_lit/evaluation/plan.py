@@ -9,7 +9,7 @@ from gpt4o_lit.evaluation.sharding import STRATEGIES, Strategy, block_parameters
 from gpt4o_lit.model import TransformerConfig
 from gpt4o_lit.model.count import count_parameters, training_flops
 
-# The three that were fitted, to the published rows in tests/evaluation/test_plan.py.
+# These four were fitted to the published rows in tests/evaluation/test_plan.py.
 PRODUCTS_SHARE = 0.9
 """Of the peak that matrix products reach."""
 ATTENTION_SHARE = 0.46
@@ -121,7 +121,7 @@ class Planner:
             "optimizer": played.optimizer * (parts if strategy.optimizer else 1.0),
             "activations": kept,
             "working": working - kept,
-            "communication": self._communication(strategy, rows),
+            "in transit": self._communication(strategy, rows),
         }
         micro = self.job.micro
         if strategy.masters and micro.products != micro.weights:

@@ -6,8 +6,9 @@ Network, loss and optimizer are the real ones, on tensors that have a shape and 
 
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gpt4o_lit.model import StackConfig, Transformer, TransformerConfig
+from gpt4o_lit.model.block import Block
 from gpt4o_lit.model.dropout import Dropout
 from gpt4o_lit.objectives import linear_cross_entropy
 from gpt4o_lit.objectives.chunks import CHUNK_BYTES
@@ -80,7 +82,7 @@ def rehearse(config: TransformerConfig, micro: Micro, recipe: Recipe) -> Rehears
     with FakeTensorMode(), _default_dtype(micro.weights), ledger, kernels:
         network = Transformer(config if micro.on_cpu else _with_sdpa(config)).train()
         if not micro.on_cpu:
-            _use_gpu_dropout_(network)
+            _use_gpu_kernels_(network)
         optimizer = recipe.build(network)
         ledger.begin(network)
         loss = _loss(network, micro)
@@ -151,7 +153,7 @@ class _Ledger(TorchDispatchMode):
 
     def begin(self, network: nn.Module) -> None:
         """What there is now are weights; what they get from here on are gradients."""
-        self.weights = self.live
+        self.weights = sum(weight.nbytes for weight in network.parameters())
         self.moments.clear()
         for weight in network.parameters():
             weight.register_post_accumulate_grad_hook(self._got_gradient)
@@ -243,8 +245,16 @@ class _GPUDropout(nn.Module):
         return torch.native_dropout(x, self.rate, True)[0] if self.rate else x
 
 
-def _use_gpu_dropout_(network: nn.Module) -> None:
+def _on_gpu(forward: Callable[..., Tensor], *args: Any) -> Tensor:
+    with _GPUKernels():
+        return forward(*args)
+
+
+def _use_gpu_kernels_(network: Transformer) -> None:
+    """Dropout and, for a backward runs blocks again outside of all modes, the kernels of blocks."""
     for module in list(network.modules()):
+        if isinstance(module, Block):
+            module.forward = partial(_on_gpu, module.forward)  # type: ignore[method-assign]
         for name, child in module.named_children():
             if isinstance(child, Dropout):
                 setattr(module, name, _GPUDropout(child.rate))

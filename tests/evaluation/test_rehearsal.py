@@ -1,5 +1,6 @@
 """A step without numbers takes the memory of the step with numbers."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,13 +89,19 @@ def test_weights_gradients_and_state_are_those_of_a_real_step(recipe: OptimizerR
     assert played.optimizer == sum(x.nbytes for x in state if isinstance(x, Tensor))
 
 
-def test_no_score_of_attention_is_kept_where_a_gpu_trains() -> None:
-    short, long = (
-        rehearse(network("decoder"), micro(network("decoder"), on_cpu=cpu), AdamW()).kept
-        for cpu in (False, True)
-    )
+def test_what_a_gpu_keeps_grows_with_the_length_and_not_with_its_square() -> None:
+    config = replace(network("encoder"), max_seq_len=3 * LENGTH)
+
+    def bend(on_cpu: bool) -> int:
+        once, twice, thrice = (
+            rehearse(config, micro(config, target=n, asked=n, on_cpu=on_cpu), AdamW()).kept
+            for n in (LENGTH, 2 * LENGTH, 3 * LENGTH)
+        )
+        return once - 2 * twice + thrice
+
     scores = 2 * ROWS * 2 * LENGTH**2 * 4  # layers, rows, heads, queries times keys, float32
-    assert long - short == pytest.approx(scores, rel=0.1)
+    assert abs(bend(on_cpu=False)) < 0.01 * scores
+    assert bend(on_cpu=True) > scores
 
 
 def test_weights_of_bfloat16_take_half() -> None:
