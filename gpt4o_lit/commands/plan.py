@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from gpt4o_lit.cli import read_experiment
-from gpt4o_lit.data import PackedDataModule
 from gpt4o_lit.data.tables import TablesDataModule
 from gpt4o_lit.evaluation.devices import NAMES, Device, find_device
 from gpt4o_lit.evaluation.plan import Job, Outlook, Planner, strategies_for, what_would_fit
@@ -15,7 +14,7 @@ from gpt4o_lit.evaluation.rehearsal import Micro
 from gpt4o_lit.model import TransformerConfig
 from gpt4o_lit.model.count import count_parameters, training_flops
 from gpt4o_lit.parse_errors import OneLineParser
-from gpt4o_lit.tasks import Classification, ExtractiveQA, Task, TokenClassification
+from gpt4o_lit.tasks import Classification, ExtractiveQA, Pretraining, Task, TokenClassification
 
 EXAMPLE = """examples:
   gpt4o-lit plan --config quickstart --device cpu
@@ -113,9 +112,9 @@ def _pieces(data: Any, config: TransformerConfig) -> int:
 def micro_batch(task: Task, data: Any, precision: Any, device: Device) -> Micro:
     """The longest rows that the data can have, as many as it hands out at once."""
     weights, products, _ = _precision(precision)
-    how = {"weights": weights, "products": products, "on_cpu": device.name == "cpu"}
-    if isinstance(data, PackedDataModule):
-        lengths = task.objective.lengths(data.seq_len)  # type: ignore[attr-defined]
+    how: dict[str, Any] = {"weights": weights, "products": products, "on_cpu": device.name == "cpu"}
+    if isinstance(task, Pretraining):
+        lengths = task.objective.lengths(data.seq_len)
         return Micro(rows=data.batch_size, documents=True, **asdict(lengths), **how)
     assert isinstance(data, TablesDataModule), f"{type(data).__name__} tells no lengths"
     source, target, documents = 0, data.longest_row, True

@@ -108,10 +108,11 @@ class Planner:
         moments = played.moments
         if self.job.accumulate > 1:  # those of the window so far are there all the time
             moments = tuple((working, played.gradients) for working, _ in moments)
+        working: float
         working, gradients = max(moments, key=lambda pair: pair[0] + of_gradients * pair[1])
         updates = played.updates * (parts if strategy.optimizer else 1.0)
         if updates + of_gradients * played.gradients > working + of_gradients * gradients:
-            working, gradients, kept = updates, played.gradients, 0
+            working, gradients, kept = updates, played.gradients, 0.0
         else:
             kept = min(working, played.kept)
         used = {
@@ -152,7 +153,7 @@ class Planner:
         many = job.devices > MACHINE_DEVICES
         link = min(job.device.link, NETWORK) if many else job.device.link
         share = (job.devices - 1) / job.devices
-        sent = strategy.sends * self._weight_bytes(strategy)
+        sent: float = strategy.sends * self._weight_bytes(strategy)
         if strategy.tensor:  # two sums of a block forward, two backward
             sent = 8 * micro.rows * _features(job.config, micro) * micro.products.itemsize
         elif not (strategy.weights or strategy.gradients):
@@ -165,7 +166,7 @@ class Planner:
     def _updating(self, strategy: Strategy) -> float:
         """Seconds of the optimizer, as AdamW's: it reads gradients, and reads and writes weights
         and two moments."""
-        moved = 7 * self._weight_bytes(replace(strategy, masters=False))
+        moved: float = 7 * self._weight_bytes(replace(strategy, masters=False))
         moved /= self.job.devices if strategy.optimizer else 1
         slow = strategy.offload != "nothing"
         return moved / (HOST_LINK if slow else self.job.device.bandwidth)
@@ -177,7 +178,7 @@ class Planner:
             return 0.0
         total = count_parameters(job.config)["total"]
         block, outside = block_parameters(job.config)
-        numbers = min(strategy.buckets, total)
+        numbers: float = min(strategy.buckets, total)
         if strategy.gathers != "nothing":
             weights = total if strategy.gathers == "all" else outside + 2 * block
             numbers += weights + outside + 2 * block

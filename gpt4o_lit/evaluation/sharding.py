@@ -1,7 +1,7 @@
 """What each strategy leaves on a device, and what it sends."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from gpt4o_lit.model import StackConfig, TransformerConfig
 from gpt4o_lit.model.count import count_parameters
@@ -62,8 +62,8 @@ def block_parameters(config: TransformerConfig) -> tuple[int, int]:
     for name in ("encoder", "decoder"):
         stack: StackConfig | None = getattr(config, name)
         if stack is not None:
-            taller = replace(config, **{name: replace(stack, num_layers=stack.num_layers + 1)})
-            blocks.append(count_parameters(taller)["total"] - total)
+            taller: dict[str, Any] = {name: replace(stack, num_layers=stack.num_layers + 1)}
+            blocks.append(count_parameters(replace(config, **taller))["total"] - total)
             inside += stack.num_layers * blocks[-1]
     return max(blocks), total - inside
 
