@@ -20,6 +20,7 @@ VERBS = {
     "ledger": ("gpt4o_lit.commands.ledger", "measure a run beside what was made of it"),
     "sensitivity": ("gpt4o_lit.commands.sensitivity", "which layers bear pruning and rounding"),
     "chat": ("gpt4o_lit.commands.chat", "talk with a run in the terminal"),
+    "plan": ("gpt4o_lit.commands.plan", "memory, speed and price of a fit, before it is run"),
     "bench": ("gpt4o_lit.commands.bench", "how fast a network trains, reads and writes here"),
     "explain": ("gpt4o_lit.commands.explain", "attention, logit lens and attributions of a text"),
     "import": ("gpt4o_lit.commands.import_model", "make a run of a Hugging Face model"),

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning import Callback, LightningDataModule, LightningModule
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -157,6 +157,48 @@ class ExperimentCLI(LightningCLI):
         return super()._instantiate_trainer(config, chosen)
 
 
+class Experiment(ExperimentCLI):
+    """An experiment that is read as `fit` reads it, but not run: its task, its data, its settings.
+
+    Nothing is written and no Trainer made, so that a run for other devices can be looked at here.
+    """
+
+    def before_instantiate_classes(self) -> None:
+        """There is no run that would need a directory."""
+
+    def instantiate_classes(self) -> None:
+        """Task and data alone."""
+        self.settings = self.config[self.subcommand]
+        classes = Namespace(model=self.settings.model, data=self.settings.data)
+        built = self._parser(self.subcommand).instantiate_classes(classes)
+        self.model, self.datamodule = built.model, built.data
+
+    def _set_seed(self) -> None:
+        """Nothing is drawn."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Leave it at that."""
+
+
+def read_experiment(flags: list[str]) -> Experiment:
+    """The experiment of these flags of `fit`: --config, --resume, --from and keys.
+
+    Raises:
+        ValueError: `fit` would not read them.
+    """
+    _ignore_what_is_harmless()
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    try:
+        return Experiment(resolve(["fit", *flags])[0])
+    except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
+        raise ValueError(explain(str(error))) from error
+
+
+def _ignore_what_is_harmless() -> None:
+    for harmless in HARMLESS:
+        warnings.filterwarnings("ignore", message=harmless)
+
+
 def closing_words(run: RunDirectory, prompt: str) -> str:
     """What a finished run wrote last, where it lies, and three commands to try next."""
     prompt = shlex.quote(prompt.strip("\n").partition("\n")[0])
@@ -189,8 +231,7 @@ def _shared_run_dir(name: str, given: str | None) -> RunDirectory:
 
 def main(argv: list[str]) -> int:
     """Run one verb of LightningCLI's."""
-    for harmless in HARMLESS:
-        warnings.filterwarnings("ignore", message=harmless)
+    _ignore_what_is_harmless()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "litlogger" not in record.getMessage()
     )

@@ -1,0 +1,241 @@
+"""`gpt4o-lit plan --config …`: what a fit would take, before it is run."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from gpt4o_lit.cli import read_experiment
+from gpt4o_lit.data.tables import TablesDataModule
+from gpt4o_lit.evaluation.devices import NAMES, Device, find_device
+from gpt4o_lit.evaluation.plan import Job, Outlook, Planner, strategies_for, what_would_fit
+from gpt4o_lit.evaluation.rehearsal import Micro
+from gpt4o_lit.model import TransformerConfig
+from gpt4o_lit.model.count import count_parameters, training_flops
+from gpt4o_lit.parse_errors import OneLineParser
+from gpt4o_lit.tasks import Classification, ExtractiveQA, Pretraining, Task, TokenClassification
+
+EXAMPLE = """examples:
+  gpt4o-lit plan --config quickstart --device cpu
+  gpt4o-lit plan --config sst2 --config with/bf16 --devices 4 --device h200 --price 3
+  gpt4o-lit plan --config quickstart --model.init_args.transformer model/llama_1b --device h100"""
+CHANGES_NETWORK = ("LoRA", "Distillation", "QuantizationAwareTraining", "StructuredPruning")
+PRECISIONS = {
+    "32": (torch.float32, torch.float32, "fp32"),
+    "bf16-mixed": (torch.float32, torch.bfloat16, "bf16"),
+    "bf16-true": (torch.bfloat16, torch.bfloat16, "bf16"),
+    "16-mixed": (torch.float32, torch.float16, "bf16"),
+    "16-true": (torch.float16, torch.float16, "bf16"),
+    "transformer-engine": (torch.bfloat16, torch.bfloat16, "fp8"),
+}
+"""In what weights lie, in what products are, and the rate of these."""
+ALIASES = {"32-true": "32", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def build_parser() -> OneLineParser:
+    """The verb's options."""
+    parser = OneLineParser(
+        "plan",
+        "Read an experiment as `fit` does, and tell without training: parameters, FLOPs, memory "
+        "by kind for each strategy, the largest micro-batch, expected speed, hours and price. "
+        "Every flag of `fit` may be given.",
+        epilog=EXAMPLE,
+    )
+    add = parser.add_argument
+    add("--devices", type=int, default=1, help="how many, on machines of eight")
+    add("--device", default="cpu", help=f"{', '.join(NAMES)}; default: the CPUs of this machine")
+    add("--price", type=float, help="of a device and hour; without it there are device-hours")
+    add("--json", action="store_true", help="the same as JSON")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Play the step through and print."""
+    args, flags = build_parser().parse_known_args(argv)
+    if args.devices < 1:
+        raise ValueError(f"devices ({args.devices}) must be at least 1; set --devices 1")
+    experiment = read_experiment(flags)
+    task, settings = experiment.model, experiment.settings
+    device = find_device(args.device)
+    job = Job(
+        config=described(task, experiment.datamodule),
+        micro=micro_batch(task, experiment.datamodule, settings.trainer.precision, device),
+        recipe=task.optimizer_recipe,
+        device=device,
+        devices=args.devices,
+        accumulate=settings.trainer.accumulate_grad_batches or 1,
+        rate=_precision(settings.trainer.precision)[2],
+    )
+    steps = settings.trainer.max_steps
+    found, refused = _outlooks(job)
+    if not any(outlook.largest for outlook in found.values()):
+        raise ValueError(
+            f"no strategy fits a row on {job.devices} x {device.name} "
+            f"({device.memory / 1e9:,.0f} GB each); take {what_would_fit(job)}"
+        )
+    report = _report(job, found, refused, None if steps in (None, -1) else steps, args.price)
+    report["not_counted"] = _not_counted(settings)
+    print(json.dumps(report) if args.json else _table(job, report))
+    return 0
+
+
+def described(task: Task, data: Any) -> TransformerConfig:
+    """The network that the task would build, without reading the data.
+
+    Raises:
+        ValueError: nothing tells how many pieces there will be.
+    """
+    config = task.transformer_config
+    if isinstance(task, Classification | ExtractiveQA | TokenClassification):
+        config = replace(config, num_classes=2)  # as many as the data has, which hardly weigh
+    return replace(config, vocab_size=max(_pieces(data, config), config.vocab_size or 0))
+
+
+def _pieces(data: Any, config: TransformerConfig) -> int:
+    recipe = data.tokenizer_recipe
+    if hasattr(recipe, "vocab_size"):
+        return int(recipe.vocab_size)
+    if recipe.sample_bytes == 0:  # it trains nothing
+        return int(recipe.build(()).vocab_size)
+    if config.vocab_size is not None:
+        return config.vocab_size
+    try:
+        return int(data.tokenizer.vocab_size)
+    except (OSError, ValueError):
+        raise ValueError(
+            f"{type(recipe).__name__} does not tell how many pieces it will find; set "
+            "--model.init_args.transformer.vocab_size to about as many"
+        ) from None
+
+
+def micro_batch(task: Task, data: Any, precision: Any, device: Device) -> Micro:
+    """The longest rows that the data can have, as many as it hands out at once."""
+    weights, products, _ = _precision(precision)
+    how: dict[str, Any] = {"weights": weights, "products": products, "on_cpu": device.name == "cpu"}
+    if isinstance(task, Pretraining):
+        lengths = task.objective.lengths(data.seq_len)
+        return Micro(rows=data.batch_size, documents=True, **asdict(lengths), **how)
+    assert isinstance(data, TablesDataModule), f"{type(data).__name__} tells no lengths"
+    source, target, documents = 0, data.longest_row, True
+    if hasattr(data, "pairs"):
+        documents = False
+        target = data.pairs.max_target_len + 1
+        if task.transformer_config.kind == "encoder_decoder":
+            source = data.pairs.max_source_len + 1
+        else:
+            target += data.pairs.max_source_len
+    asked = 1 if isinstance(task, Classification) else target
+    rows = max(1, data.batch_tokens // (source + target))
+    return Micro(rows=rows, target=target, asked=asked, source=source, documents=documents, **how)
+
+
+def _precision(name: Any) -> tuple[torch.dtype, torch.dtype, str]:
+    name = ALIASES.get(str(name or 32), str(name or 32))
+    if name not in PRECISIONS:
+        raise ValueError(
+            f"trainer.precision ({name}) is not planned for; choose from {', '.join(PRECISIONS)}"
+        )
+    return PRECISIONS[name]
+
+
+def _outlooks(job: Job) -> tuple[dict[str, Outlook], dict[str, str]]:
+    """Of each strategy, or why it cannot be had."""
+    planner = Planner(job)
+    found, refused = {}, {}
+    for name, strategy in strategies_for(job.devices).items():
+        try:
+            found[name] = planner.outlook(strategy)
+        except ValueError as error:
+            refused[name] = str(error)
+    return found, refused
+
+
+def _not_counted(settings: Any) -> list[str]:
+    """Callbacks that change what is trained."""
+    paths = [callback.class_path for callback in settings.trainer.callbacks or []]
+    names = [path.rpartition(".")[2] for path in paths]
+    return [name for name in names if name in CHANGES_NETWORK]
+
+
+def _report(
+    job: Job,
+    found: dict[str, Outlook],
+    refused: dict[str, str],
+    steps: int | None,
+    price: float | None,
+) -> dict[str, Any]:
+    """Everything, as plain data."""
+    config, micro = job.config, job.micro
+    tokens = micro.target + micro.source
+    flops = training_flops(config, target=micro.target, asked=micro.asked, source=micro.source)
+    return {
+        "parameters": count_parameters(config)["total"],
+        "flops_per_token": flops / tokens,
+        "device": job.device.name,
+        "devices": job.devices,
+        "rows": micro.rows,
+        "tokens_of_a_row": tokens,
+        "steps": steps,
+        "strategies": {
+            name: _costs(job, outlook, flops / tokens, steps, price)
+            for name, outlook in found.items()
+        },
+        "refused": refused,
+    }
+
+
+def _costs(
+    job: Job, outlook: Outlook, flops: float, steps: int | None, price: float | None
+) -> dict[str, Any]:
+    speed = outlook.step_tokens / outlook.step_seconds
+    hours = None if steps is None else steps * outlook.step_seconds / 3600
+    return {
+        "bytes": {kind: round(number) for kind, number in outlook.memory.items()},
+        "fits": outlook.fits,
+        "largest_rows": outlook.largest,
+        "limit": outlook.limit,
+        "tokens_per_second": speed,
+        "mfu": speed * flops / (job.devices * getattr(job.device, job.rate)),
+        "hours": hours,
+        "device_hours": None if hours is None else hours * job.devices,
+        "price": None if hours is None or price is None else hours * job.devices * price,
+    }
+
+
+def _table(job: Job, report: dict[str, Any]) -> str:
+    """As a person reads it."""
+    lines = [
+        f"{report['parameters'] / 1e6:,.1f}M parameters, "
+        f"{report['flops_per_token'] / 1e6:,.1f} MFLOPs a token in training",
+        f"{job.devices} x {job.device.name}, {job.device.memory / 1e9:,.0f} GB; micro-batch of "
+        f"{job.micro.rows} rows of {report['tokens_of_a_row']:,} tokens, x {job.accumulate}",
+        "",
+    ]
+    kinds = list(next(iter(report["strategies"].values()))["bytes"])
+    titles = [*kinds, "together", "largest", "tokens/s", "MFU", "hours", "device h", "price"]
+    lines.append(f"{'GB on a device':<16}" + "".join(f"{title:>12}" for title in titles))
+    for name, costs in report["strategies"].items():
+        used = list(costs["bytes"].values())
+        cells = [f"{number / 1e9:,.2f}" for number in [*used, sum(used)]]
+        cells += [f"{costs['largest_rows']:,}", f"{costs['tokens_per_second']:,.0f}"]
+        cells.append(f"{costs['mfu']:.0%}")
+        for number in (costs["hours"], costs["device_hours"], costs["price"]):
+            cells.append("-" if number is None else f"{number:,.2f}")
+        mark = "" if costs["fits"] else "  does not fit"
+        lines.append(f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells) + mark)
+    lines += [f"{name:<16}  {why}" for name, why in report["refused"].items()]
+    limits = {name: costs["limit"] for name, costs in report["strategies"].items()}
+    lines += ["", "largest: rows of a micro-batch; what limits them is " + _told(limits)]
+    if report["steps"] is None:
+        lines.append("hours need an end: --trainer.max_steps")
+    if report["not_counted"]:
+        lines.append(f"not counted: what {', '.join(report['not_counted'])} changes")
+    return "\n".join(lines)
+
+
+def _told(limits: dict[str, str]) -> str:
+    by_kind: dict[str, list[str]] = {}
+    for name, kind in limits.items():
+        by_kind.setdefault(kind, []).append(name)
+    return "; ".join(f"{kind} ({', '.join(names)})" for kind, names in by_kind.items())

@@ -1,0 +1,296 @@
+"""Memory, largest micro-batch and speed of a training run, before it is started."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from gpt4o_lit.evaluation.devices import Device
+from gpt4o_lit.evaluation.rehearsal import Micro, Recipe, Rehearsal, rehearse
+from gpt4o_lit.evaluation.sharding import STRATEGIES, Strategy, block_parameters, sliced
+from gpt4o_lit.model import TransformerConfig
+from gpt4o_lit.model.count import count_parameters, training_flops
+
+# These four were fitted to the published rows in tests/evaluation/test_plan.py.
+PRODUCTS_SHARE = 0.9
+"""Of the peak that matrix products reach."""
+ATTENTION_SHARE = 0.46
+"""Of the peak that attention reaches, of which all is counted and half is masked."""
+FEATURE_BYTES = 730
+"""Bytes that norms, activations and sums move for each feature of a token in a block."""
+LOGIT_BYTES = 8
+"""Bytes that the loss moves for each logit."""
+
+MACHINE_DEVICES = 8
+"""Devices that share the fast link; beyond them there is the network."""
+NETWORK = 400e9
+"""Bytes/s of a machine's network: 400 Gb/s for each of its eight devices."""
+HOST_LINK = 25e9
+"""Bytes/s that reach a CPU over PCIe 4.0 x16."""
+HEAP = 0.27
+"""What a CPU's heap holds in gaps, over what is used: `strategies/allocator.py` keeps freed memory.
+Measured by tests/end_to_end/test_plan.py."""
+LARGEST_CLUSTER = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run, as far as its cost goes."""
+
+    config: TransformerConfig
+    """With its vocab_size."""
+    micro: Micro
+    recipe: Recipe
+    device: Device
+    devices: int
+    accumulate: int = 1
+    """Micro-batches of an optimizer step."""
+    rate: str = "fp32"
+    """The field of Device that says how fast products are: bf16, fp32 or fp8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What a strategy would cost."""
+
+    memory: dict[str, float]
+    """Bytes on a device when most is in use, by kind."""
+    room: float
+    """Bytes that there are."""
+    largest: int
+    """Rows of the largest micro-batch that fits; 0: none does."""
+    limit: str
+    """The kind of which there is most then."""
+    step_seconds: float
+    """Of an optimizer step, of the micro-batch that was asked for."""
+    step_tokens: int
+    """That all devices read in it."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the micro-batch that was asked for does."""
+        return sum(self.memory.values()) <= self.room
+
+
+@dataclass
+class Planner:
+    """Plays the step of a job through and shares it out."""
+
+    job: Job
+    _played: dict[tuple[TransformerConfig, Micro], Rehearsal] = field(default_factory=dict)
+
+    def outlook(self, strategy: Strategy) -> Outlook:
+        """All of it, of one strategy.
+
+        Raises:
+            ValueError: the optimizer or the network cannot be had in parts.
+        """
+        job, recipe = self.job, self.job.recipe
+        if strategy.needs_parts and getattr(recipe, "needs_whole_weights", False):
+            raise ValueError(f"{type(recipe).__name__} needs weights that are whole")
+        used = self.memory(strategy, job.micro.rows)
+        room = job.device.memory / (job.devices if job.micro.on_cpu else 1)
+        largest = _largest(lambda rows: sum(self.memory(strategy, rows).values()), room)
+        most = self.memory(strategy, max(1, largest))
+        rows = job.micro.rows * job.accumulate * (1 if strategy.tensor else job.devices)
+        return Outlook(
+            memory=used,
+            room=room,
+            largest=largest,
+            limit=max(most, key=most.__getitem__),
+            step_seconds=self.step_seconds(strategy),
+            step_tokens=rows * (job.micro.target + job.micro.source),
+        )
+
+    def memory(self, strategy: Strategy, rows: int) -> dict[str, float]:
+        """Bytes on a device when most is in use, by kind."""
+        played = self._rehearsal(strategy, rows)
+        parts = 1 / self.job.devices
+        of_gradients = parts if strategy.gradients else 1.0
+        moments = played.moments
+        if self.job.accumulate > 1:  # those of the window so far are there all the time
+            moments = tuple((working, played.gradients) for working, _ in moments)
+        working: float
+        working, gradients = max(moments, key=lambda pair: pair[0] + of_gradients * pair[1])
+        updates = played.updates * (parts if strategy.optimizer else 1.0)
+        if updates + of_gradients * played.gradients > working + of_gradients * gradients:
+            working, gradients, kept = updates, played.gradients, 0.0
+        else:
+            kept = min(working, played.kept)
+        used = {
+            "weights": played.weights * (parts if strategy.weights else 1.0),
+            "masters": 0.0,
+            "gradients": gradients * of_gradients,
+            "optimizer": played.optimizer * (parts if strategy.optimizer else 1.0),
+            "activations": kept,
+            "working": working - kept,
+            "in transit": self._communication(strategy, rows),
+        }
+        micro = self.job.micro
+        if strategy.masters and micro.products != micro.weights:
+            size = micro.weights.itemsize / micro.products.itemsize
+            used["masters"] = played.weights * size * parts
+            used["optimizer"] *= size  # of masters, not of what was played with
+        for kind in _OFFLOADED[strategy.offload]:
+            used[kind] = 0.0
+        if micro.on_cpu:
+            used["heap"] = HEAP * sum(used.values())
+        return used
+
+    def step_seconds(self, strategy: Strategy) -> float:
+        """Of an optimizer step: products, what moves through memory, and what is sent, in turn."""
+        job, micro, config, device = self.job, self.job.micro, self.job.config, self.job.device
+        split = job.devices if strategy.tensor else 1
+        products, attention = _flops(config, micro)
+        peak = getattr(device, job.rate)
+        seconds = (products / PRODUCTS_SHARE + attention / ATTENTION_SHARE) / peak
+        logits = LOGIT_BYTES * micro.asked * config.num_outputs
+        seconds += (FEATURE_BYTES * _features(config, micro) + logits) / device.bandwidth
+        seconds = micro.rows * seconds / split
+        return job.accumulate * (seconds + self._sending(strategy)) + self._updating(strategy)
+
+    def _sending(self, strategy: Strategy) -> float:
+        """Seconds of a micro-batch; nothing of it is taken to be hidden."""
+        job, micro = self.job, self.job.micro
+        many = job.devices > MACHINE_DEVICES
+        link = min(job.device.link, NETWORK) if many else job.device.link
+        share = (job.devices - 1) / job.devices
+        sent: float = strategy.sends * self._weight_bytes(strategy)
+        if strategy.tensor:  # two sums of a block forward, two backward
+            sent = 8 * micro.rows * _features(job.config, micro) * micro.products.itemsize
+        elif not (strategy.weights or strategy.gradients):
+            sent /= job.accumulate  # once a step
+        host = 0.0
+        if strategy.offload == "all":
+            host = 3 * self._weight_bytes(strategy) / job.devices / HOST_LINK
+        return share * sent / link + host
+
+    def _updating(self, strategy: Strategy) -> float:
+        """Seconds of the optimizer, as AdamW's: it reads gradients, and reads and writes weights
+        and two moments."""
+        moved: float = 7 * self._weight_bytes(replace(strategy, masters=False))
+        moved /= self.job.devices if strategy.optimizer else 1
+        slow = strategy.offload != "nothing"
+        return moved / (HOST_LINK if slow else self.job.device.bandwidth)
+
+    def _communication(self, strategy: Strategy, rows: int) -> float:
+        """Bytes of weights that are gathered and of gradients on their way."""
+        job, micro, size = self.job, self.job.micro, self._weight_size(strategy)
+        if job.devices == 1 and strategy.offload == "nothing":
+            return 0.0
+        total = count_parameters(job.config)["total"]
+        block, outside = block_parameters(job.config)
+        numbers: float = min(strategy.buckets, total)
+        if strategy.gathers != "nothing":
+            weights = total if strategy.gathers == "all" else outside + 2 * block
+            numbers += weights + outside + 2 * block
+        if strategy.tensor:
+            length = micro.target + micro.source
+            return rows * length * job.config.dim * micro.products.itemsize
+        return numbers * size
+
+    def _rehearsal(self, strategy: Strategy, rows: int) -> Rehearsal:
+        job = self.job
+        config = sliced(job.config, job.devices) if strategy.tensor else job.config
+        micro = replace(job.micro, rows=rows)
+        if strategy.masters:
+            micro = replace(micro, weights=micro.products)
+        if (config, micro) not in self._played:
+            self._played[config, micro] = rehearse(config, micro, job.recipe)
+        return self._played[config, micro]
+
+    def _weight_size(self, strategy: Strategy) -> int:
+        micro = self.job.micro
+        return (micro.products if strategy.masters else micro.weights).itemsize
+
+    def _weight_bytes(self, strategy: Strategy) -> int:
+        return count_parameters(self.job.config)["total"] * self._weight_size(strategy)
+
+
+_OFFLOADED = {
+    "nothing": (),
+    "optimizer": ("optimizer", "masters"),
+    "all": ("optimizer", "masters", "weights", "gradients"),
+}
+
+
+def strategies_for(devices: int) -> dict[str, Strategy]:
+    """Those that make sense on so many devices."""
+    alone = ("one", "fsdp2 offload", "zero2 offload", "zero3 offload")
+    return {
+        name: strategy
+        for name, strategy in STRATEGIES.items()
+        if (name in alone if devices == 1 else name != "one")
+    }
+
+
+def what_would_fit(job: Job) -> str:
+    """The least that lets a row of a network fit that fits nowhere."""
+    planner = Planner(replace(job, config=checkpointed(job.config), accumulate=1))
+    devices = job.devices
+    while devices <= LARGEST_CLUSTER:
+        planner.job = replace(planner.job, devices=devices)
+        if sum(planner.memory(STRATEGIES["fsdp2"], 1).values()) <= job.device.memory:
+            return f"rows of 1, checkpointing: true in each stack, and --devices {devices} (fsdp2)"
+        devices *= 2
+    return "a device with more memory, or a network with smaller blocks or shorter rows"
+
+
+def checkpointed(config: TransformerConfig) -> TransformerConfig:
+    """The same network, which makes its activations again in the backward."""
+    stacks = {name: getattr(config, name) for name in ("encoder", "decoder")}
+    return replace(
+        config,
+        **{name: stack and replace(stack, checkpointing=True) for name, stack in stacks.items()},
+    )
+
+
+def _flops(config: TransformerConfig, micro: Micro) -> tuple[float, float]:
+    """Of a row: those of matrix products, and those of attention, which grow with the square."""
+
+    def of(times: int) -> float:
+        return training_flops(
+            config,
+            target=times * micro.target,
+            asked=times * micro.asked,
+            source=times * micro.source,
+        )
+
+    attention = (of(2) - 2 * of(1)) / 2
+    head = 6.0 * config.num_outputs * config.dim * micro.asked
+    again = 4 / 3 if config.output_stack.checkpointing else 1.0
+    return again * (of(1) - attention - head) + head, again * attention
+
+
+def _features(config: TransformerConfig, micro: Micro) -> float:
+    """Features of all tokens of a row in all blocks; a block with cross-attention counts as 1.5."""
+    total = 0.0
+    both = config.encoder is not None and config.decoder is not None
+    if config.encoder is not None:
+        length = micro.source if both else micro.target
+        total += _recomputed(config.encoder.checkpointing) * length * config.encoder.num_layers
+    if config.decoder is not None:
+        blocks = config.decoder.num_layers * (1.5 if both else 1.0)
+        total += _recomputed(config.decoder.checkpointing) * micro.target * blocks
+    return config.dim * total
+
+
+def _recomputed(checkpointing: bool) -> float:
+    return 4 / 3 if checkpointing else 1.0
+
+
+def _largest(used: Callable[[int], float], room: float) -> int:
+    """The most rows whose memory, which grows with them nearly on a line, fits into the room."""
+    low, high = 0, None
+    guess, known = 1, {}
+    while high is None or high - low > 1:
+        known[guess] = used(guess)
+        if known[guess] <= room:
+            low = guess
+        else:
+            high = guess
+        if high == 1:
+            return 0
+        slope = (known[low] - known[1]) / (low - 1) if low > 1 else 0.0
+        guess = max(low + 1, 1 + int((room - known[1]) / slope)) if slope > 0 else 2 * low
+        if high is not None and guess >= high:
+            guess = (low + high) // 2
+    return low

@@ -1,0 +1,76 @@
+"""`gpt4o-lit plan`: every experiment can be looked at before it is run."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gpt4o_lit import configs
+from gpt4o_lit.__main__ import main
+
+EXPERIMENTS = [name for name in configs.names() if "/" not in name]
+OVERLAYS = [name for name in configs.names() if name.startswith("with/")]
+BASES = {
+    "with/masked_lm": "encoder_tiny",
+    "with/span_corruption": "encoder_decoder_tiny",
+}
+ADAMW = ("--model.init_args.optimizer", "gpt4o_lit.optim.AdamW")
+
+
+def planned(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
+    assert main(["plan", *flags, "--json"]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_a_plan_is_read_from_the_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--config", "quickstart", "--config", "with/bf16", *ADAMW)
+    report = planned(capsys, *flags, "--devices", "4", "--device", "h200", "--price", "2")
+    assert report["rows"] == 8
+    assert report["steps"] == 300
+    assert report["parameters"] == pytest.approx(2.6e6, rel=0.05)
+    assert "fsdp2" in report["strategies"]
+    assert (
+        "num_heads (6) must be a multiple of the devices (4)"
+        in (report["refused"]["tensor parallel"])
+    )
+    costs = report["strategies"]["ddp"]
+    assert costs["fits"]
+    assert costs["price"] == pytest.approx(2 * costs["device_hours"])
+    assert costs["device_hours"] == pytest.approx(4 * costs["hours"])
+    assert costs["bytes"]["weights"] == 4 * report["parameters"]
+
+
+def test_a_table_names_what_limits_and_leaves_the_price_to_who_knows_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plan", "--config", "sst2", "--device", "rtx4090"]) == 0
+    told = capsys.readouterr().out
+    assert "what limits them is activations" in told
+    assert "hours need an end" in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--device", "h20"), "did you mean 'h200'?"),
+        (("--device", "h200", "--devices", "0"), "devices (0) must be at least 1"),
+        (("--device", "h200", "--trainer.precision", "64-true"), "is not planned for"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    flags: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--config", "quickstart", *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS + OVERLAYS)
+def test_every_experiment_and_overlay_can_be_planned(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = BASES.get(name, "quickstart")
+    flags = ("--config", base, "--config", name) if name in OVERLAYS else ("--config", name)
+    size = ("--model.init_args.transformer.vocab_size", "1000")
+    report = planned(capsys, *flags, *size, "--device", "h100")
+    assert report["strategies"]["one"]["fits"]
