@@ -27,6 +27,7 @@ UNMEASURED = "--model_card.measure false"  # what a card measures, one run's sho
 FEWER = {
     "bench": "--kinds decode --precision fp32",
     "compress": "--trainer.limit_val_batches 1",
+    "plan": "--devices 1",
     "ledger": "--rounds 1 --max_texts 4 --batch_sizes 1",
 }
 

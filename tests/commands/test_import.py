@@ -116,6 +116,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
+@pytest.mark.slow
 def test_an_import_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     """Of 300 MB of weights, the largest tensor of which has 13 MB."""
 

@@ -27,6 +27,7 @@ def on_two(config: Path, run: str, *flags: str) -> Path:
     return Path(run)
 
 
+@pytest.mark.slow
 def test_parts_learn_as_the_whole_does(config: Path) -> None:
     flags = (DROPOUT, "0", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2")
     flags += ("--trainer.gradient_clip_val", "0.1")  # less than the norm is
@@ -92,9 +93,8 @@ def test_a_run_goes_on_under_another_strategy(first: str, config: Path) -> None:
     assert_equal(weights(whole), weights(run), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "callback", [pytest.param(None, marks=pytest.mark.slow), "MagnitudePruning"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("callback", [None, "MagnitudePruning"])
 def test_what_needs_whole_weights_is_refused(callback: str | None, config: Path) -> None:
     if callback is None:
         flags, name = ["--model.init_args.optimizer", "gpt4o_lit.optim.Muon"], "Muon"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 CODE = """
 from gpt4o_lit.evaluation.deploy import measure_here
@@ -21,6 +22,7 @@ def peak_of_a_child() -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 def test_memory_of_the_parent_is_not_charged_to_the_child() -> None:
     alone = peak_of_a_child()
     ballast = np.ones(600 << 20, dtype=np.uint8)

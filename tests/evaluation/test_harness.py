@@ -171,6 +171,7 @@ def test_real_tasks_score_the_same_to_the_digit(real_data: Path, tmp_path: Path)
         assert our.value == alike, our.task
 
 
+@pytest.mark.slow
 def test_rows_with_the_tasks_own_fields_are_read_as_they_are(rows: Path, tmp_path: Path) -> None:
     (path,) = write_tasks([f"lambada_openai={rows / 'own_lambada.jsonl'}"], tmp_path)
     task = yaml.safe_load(Path(path).read_text())

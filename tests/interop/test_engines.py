@@ -78,6 +78,7 @@ def test_text_is_the_same(name: str, tmp_path: Path) -> None:
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_graphs_hold_the_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With inputs as they are, nothing but the order of sums is different."""
     monkeypatch.setattr(onnx_numbers, "INT8_INPUTS", 0)

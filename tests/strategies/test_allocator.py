@@ -29,6 +29,7 @@ def page_faults(choice: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
 def test_large_tensors_cost_no_page_faults_once_the_heap_has_settled():
     assert page_faults("keep") < page_faults("hand back") / 10
