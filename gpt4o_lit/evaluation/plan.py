@@ -289,8 +289,11 @@ def _largest(used: Callable[[int], float], room: float) -> int:
             high = guess
         if high == 1:
             return 0
-        slope = (known[low] - known[1]) / (low - 1) if low > 1 else 0.0
-        guess = max(low + 1, 1 + int((room - known[1]) / slope)) if slope > 0 else 2 * low
-        if high is not None and guess >= high:
-            guess = (low + high) // 2
+        if high is None and low == 1:
+            guess = 2
+            continue
+        other = 1 if high is None else high
+        slope = (known[other] - known[low]) / (other - low)
+        guess = low + int((room - known[low]) / slope) if slope > 0 else 2 * low
+        guess = max(low + 1, guess if high is None else min(guess, high - 1))
     return low
