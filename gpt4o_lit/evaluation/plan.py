@@ -278,10 +278,11 @@ def _recomputed(checkpointing: bool) -> float:
 
 
 def _largest(used: Callable[[int], float], room: float) -> int:
-    """The most rows whose memory, which grows with them nearly on a line, fits into the room."""
+    """The most rows whose memory, which grows with them nearly on a line, fits into the room; of
+    64 and more, within a 64th below."""
     low, high = 0, None
     guess, known = 1, {}
-    while high is None or high - low > 1:
+    while high is None or high - low > 1 + low // 64:
         known[guess] = used(guess)
         if known[guess] <= room:
             low = guess
@@ -295,5 +296,6 @@ def _largest(used: Callable[[int], float], room: float) -> int:
         other = 1 if high is None else high
         slope = (known[other] - known[low]) / (other - low)
         guess = low + int((room - known[low]) / slope) if slope > 0 else 2 * low
-        guess = max(low + 1, guess if high is None else min(guess, high - 1))
+        guess = max(low + 1 + low // 64, guess)
+        guess = guess if high is None else min(guess, high - 1)
     return low
