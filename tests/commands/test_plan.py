@@ -22,6 +22,7 @@ def planned(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
     return dict(json.loads(capsys.readouterr().out))
 
 
+@pytest.mark.slow
 def test_a_plan_is_read_from_the_experiment(capsys: pytest.CaptureFixture[str]) -> None:
     shallow = ("--model.init_args.transformer.decoder.num_layers", "1")
     flags = ("--config", "quickstart", "--config", "with/bf16", *ADAMW, *shallow)
