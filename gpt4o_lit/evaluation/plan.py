@@ -278,10 +278,11 @@ def _recomputed(checkpointing: bool) -> float:
 
 
 def _largest(used: Callable[[int], float], room: float) -> int:
-    """The most rows whose memory, which grows with them nearly on a line, fits into the room."""
+    """The most rows whose memory, which grows with them nearly on a line, fits into the room; of
+    64 and more, within a 64th below."""
     low, high = 0, None
     guess, known = 1, {}
-    while high is None or high - low > 1:
+    while high is None or high - low > 1 + low // 64:
         known[guess] = used(guess)
         if known[guess] <= room:
             low = guess
@@ -289,8 +290,12 @@ def _largest(used: Callable[[int], float], room: float) -> int:
             high = guess
         if high == 1:
             return 0
-        slope = (known[low] - known[1]) / (low - 1) if low > 1 else 0.0
-        guess = max(low + 1, 1 + int((room - known[1]) / slope)) if slope > 0 else 2 * low
-        if high is not None and guess >= high:
-            guess = (low + high) // 2
+        if high is None and low == 1:
+            guess = 2
+            continue
+        other = 1 if high is None else high
+        slope = (known[other] - known[low]) / (other - low)
+        guess = low + int((room - known[low]) / slope) if slope > 0 else 2 * low
+        guess = max(low + 1 + low // 64, guess)
+        guess = guess if high is None else min(guess, high - 1)
     return low
