@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gpt4o_lit.callbacks.checkpoint_files import CheckpointFiles, Keeping
-from gpt4o_lit.interop.checkpoint_file import step_file
+from gpt4o_lit.interop.checkpoints import step_file
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -3,24 +3,21 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from gpt4o_lit.interop.checkpoint_file import (
-    PART,
-    give_name,
-    kept_steps,
-    load_checkpoint,
-    write_checkpoint,
-)
+from gpt4o_lit.interop.checkpoint_file import PART, write_file
+from gpt4o_lit.interop.checkpoint_folder import agreed, remove, split, write_folder
+from gpt4o_lit.interop.checkpoints import give_name, kept_steps, load_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +38,8 @@ class CheckpointFiles(CheckpointIO):
 
     A checkpoint that comes with a `Keeping` as its storage_options is begun, and `wait` tells how
     that ended: an error of the disk is no reason to stop a run. Other ones are written at once.
+
+    One with weights in parts (DTensor) all processes save at once: it becomes a folder.
     """
 
     def __init__(self) -> None:
@@ -48,21 +47,26 @@ class CheckpointFiles(CheckpointIO):
         """Copy to memory, and write while training goes on; one at a time."""
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._under_way: Future[None] | None = None
+        self._group: dist.ProcessGroup | None = None
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write, or begin to."""
-        file = Path(path)
-        if not isinstance(storage_options, Keeping):
-            _write(checkpoint, file)
-            return
-        assert self._under_way is None, "the one before must be waited for"
-        if self.asynchronous:
+        keeping = storage_options if isinstance(storage_options, Keeping) else None
+        if self.asynchronous and keeping:
             checkpoint = copied(checkpoint)
-        self._under_way = self._writer.submit(_write_and_tidy, checkpoint, file, storage_options)
+        plain, parts = split(checkpoint)
+        if parts and self._group is None:  # of its own, for the writer's thread talks by it
+            self._group = dist.new_group(backend="gloo")
+        group = self._group if parts else None
+        writing = self._writer.submit(_write, plain, parts, Path(path), group, keeping)
+        if keeping is None:
+            return writing.result()
+        assert self._under_way is None, "the one before must be waited for"
+        self._under_way = writing
         if not self.asynchronous:
-            self._under_way.exception()
+            writing.exception()
 
     def wait(self) -> str | None:
         """Let what was begun end; why it failed, if it did."""
@@ -73,17 +77,17 @@ class CheckpointFiles(CheckpointIO):
         return None if error is None else str(error)
 
     def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Callable[..., Any] | None = None,
-        weights_only: bool | None = True,
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """What is in the file, in memory; never unpickled, whatever is asked."""
-        return load_checkpoint(Path(path), mmap=False)
+        """What was saved, in memory; never unpickled, whatever is asked.
+
+        With "meta" as `map_location` parts are left in their folder, for whoever wants some alone.
+        """
+        return load_checkpoint(Path(path), mmap=False, parts=map_location != "meta")
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove the file."""
-        Path(path).unlink(missing_ok=True)
+        """Remove it."""
+        remove(Path(path))
 
     def teardown(self) -> None:
         """Let what was begun end."""
@@ -96,6 +100,8 @@ def copied(checkpoint: dict[str, Any]) -> dict[str, Any]:
     storages: dict[int, Any] = {}
 
     def copy(tensor: Tensor) -> Tensor:
+        if isinstance(tensor, DTensor):
+            return _with_local(tensor, copy(tensor.to_local()))
         storage = tensor.untyped_storage()
         if storage._cdata not in storages:
             storages[storage._cdata] = torch.UntypedStorage(storage.nbytes()).copy_(storage)
@@ -106,40 +112,69 @@ def copied(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return tree_map_only(Tensor, copy, checkpoint)
 
 
-def _write(checkpoint: dict[str, Any], file: Path) -> None:
-    """Write where there is room.
+def _with_local(tensor: DTensor, local: Tensor) -> DTensor:
+    shape, stride = tensor.shape, tensor.stride()
+    return DTensor.from_local(
+        local, tensor.device_mesh, tensor.placements, run_check=False, shape=shape, stride=stride
+    )
+
+
+def _write(
+    plain: dict[str, Any],
+    parts: dict[str, DTensor],
+    path: Path,
+    group: dist.ProcessGroup | None,
+    keeping: Keeping | None,
+) -> None:
+    """Write where there is room, and put in order what lies beside it.
 
     Raises:
-        OSError: there is none, or the disk fails.
+        OSError: there is no room, or the disk fails.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = (leaf for leaf in tree_leaves(checkpoint) if isinstance(leaf, Tensor))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_first = group is None or dist.get_rank(group) == 0
+
+    def prepare() -> None:
+        if is_first:
+            for left in path.parent.glob(f"*{PART}") if keeping else []:
+                remove(left)
+            _require_room(plain, path)
+
+    if group is None:
+        prepare()
+        write_file(plain, path)
+    else:
+        agreed(prepare, group)
+        write_folder(plain, parts, path, group)
+    if keeping and is_first:
+        _tidy(path, keeping)
+
+
+def _require_room(plain: dict[str, Any], path: Path) -> None:
+    """Weights in parts count too: the meta device has no memory, but tells how much they are."""
+    tensors = (leaf for leaf in tree_leaves(plain) if isinstance(leaf, Tensor))
     storages = {each._cdata: each.nbytes() for each in (t.untyped_storage() for t in tensors)}
-    needed, free = sum(storages.values()), shutil.disk_usage(file.parent).free
+    needed, free = sum(storages.values()), shutil.disk_usage(path.parent).free
     if needed > free:
         reason = f"{needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free"
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {reason}", str(file))
-    write_checkpoint(checkpoint, file)
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {reason}", str(path))
 
 
-def _write_and_tidy(checkpoint: dict[str, Any], file: Path, keeping: Keeping) -> None:
-    """Write the checkpoint of a step, then name it, and remove what is not kept.
+def _tidy(path: Path, keeping: Keeping) -> None:
+    """Name the checkpoint of a step that was written, and remove what is not kept.
 
     `last.ckpt` comes to stand for it last of all: whoever is killed before goes on from the one
     before, and does all this again. Steps behind this one are of a run that went back.
     """
-    folder = file.parent
-    for left in folder.glob(f"*{PART}"):
-        left.unlink()
-    _write(checkpoint, file)
+    folder = path.parent
     if keeping.config.is_file():
         give_name(keeping.config, folder / "config.yaml")
-    best = [path for path in keeping.best if path.is_file()]
+    best = [each for each in keeping.best if each.exists()]
     if best:
         give_name(best[0], folder / "best.ckpt")
-    give_name(file, folder / "last.ckpt")
+    give_name(path, folder / "last.ckpt")
     steps = kept_steps(folder)
-    newest = [path for step, path in steps.items() if step <= keeping.step][: keeping.last]
-    for path in steps.values():
-        if path not in newest and path not in best:
-            path.unlink()
+    newest = [each for step, each in steps.items() if step <= keeping.step][: keeping.last]
+    for each in steps.values():
+        if each not in newest and each not in best:
+            remove(each)

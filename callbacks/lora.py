@@ -10,7 +10,7 @@ from gpt4o_lit.callbacks.quantization import QuantizationAwareTraining
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.compression import Targets, add_low_rank_, count_trained, quantize_base_
 from gpt4o_lit.interop.adapter import save_adapter
-from gpt4o_lit.interop.checkpoint_file import load_checkpoint
+from gpt4o_lit.interop.checkpoints import load_checkpoint
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.model.low_rank import LowRankConfig, settings_of
 from gpt4o_lit.model.weight_format import WeightFormat

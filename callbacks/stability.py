@@ -164,12 +164,12 @@ class Stability(Callback):
         """Take weights and optimizer's state of the last checkpoint; settings stay as they are."""
         trainer: Any = self._trainer
         path = Path(str(trainer.checkpoint_callback.dirpath)) / "last.ckpt"
-        if not path.is_file():
+        if not path.exists():
             raise ValueError(
                 f"step {self._step} is not finite, and there is no checkpoint yet to roll back to; "
                 "set checkpoint.every_n_train_steps lower, or on_nonfinite to skip"
             )
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = trainer.strategy.load_checkpoint(path)
         if saved["transformer_config"] != self._task.transformer.config.to_dict():
             raise ValueError(
                 f"step {self._step} is not finite, and the network was cut since the last "

@@ -24,6 +24,7 @@ VERBS = {
     "bench": ("gpt4o_lit.commands.bench", "how fast a network trains, reads and writes here"),
     "explain": ("gpt4o_lit.commands.explain", "attention, logit lens and attributions of a text"),
     "import": ("gpt4o_lit.commands.import_model", "make a run of a Hugging Face model"),
+    "consolidate": ("gpt4o_lit.commands.consolidate", "one file of a checkpoint in parts"),
     "export": ("gpt4o_lit.commands.export", "write a run as transformers or torch open it"),
     "tokenizer": ("gpt4o_lit.commands.tokenizer", "train a tokenizer, or measure one on files"),
     "corpus": ("gpt4o_lit.commands.corpus", "tokenize text into memory-mapped shards"),

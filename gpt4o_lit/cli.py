@@ -32,7 +32,7 @@ from gpt4o_lit.callbacks import (
     SaveConfig,
     Throughput,
 )
-from gpt4o_lit.interop.checkpoint_file import newest_before
+from gpt4o_lit.interop.checkpoints import newest_before
 from gpt4o_lit.interop.run import require_same_network
 from gpt4o_lit.parse_errors import explain
 from gpt4o_lit.run_directory import RunDirectory
@@ -121,7 +121,7 @@ class ExperimentCLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuse a damaged checkpoint, or one of another network, before processes meet."""
         path = self.config[self.subcommand].ckpt_path
-        if path is not None and Path(path).is_file():
+        if path is not None and Path(path).exists():
             require_same_network(Path(path), self.model.transformer_config)
 
     before_validate = before_test = before_predict = before_fit

@@ -5,11 +5,9 @@ no kill comes between them, and torch.load and unzip read it as any other.
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import pickle
-import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,16 +20,15 @@ NO_COMMENT = b"\0\0"  # its length, which is what a zip ends with
 MARK = struct.pack("<H", len("sha256:") + 64) + b"sha256:"
 SEAL_BYTES = len(MARK) + 64
 ZIP_END, ZIP_END_BYTES = b"PK\5\6", 22
-NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
-def write_checkpoint(saved: dict[str, Any], file: Path) -> None:
+def write_file(saved: dict[str, Any], file: Path) -> None:
     """Write beside the file, seal, see it safe on the disk, and only then put it in its place.
 
     Raises:
         OSError: the disk is full or fails; what was there before is untouched.
     """
-    with _part_of(file) as part, part.open("w+b") as out:
+    with part_of(file) as part, part.open("w+b") as out:
         stream: Any = _Hashed(out)
         try:
             torch.save(saved, stream)
@@ -46,7 +43,7 @@ def seal(file: Path) -> None:
         _append_seal(out, hashlib.file_digest(out, "sha256").hexdigest())
 
 
-def load_checkpoint(file: Path, *, mmap: bool = True) -> dict[str, Any]:
+def load_file(file: Path, *, mmap: bool = True) -> dict[str, Any]:
     """A checkpoint's plain data, once all its bytes are seen to be those that were written.
 
     Args:
@@ -55,7 +52,7 @@ def load_checkpoint(file: Path, *, mmap: bool = True) -> dict[str, Any]:
     Raises:
         ValueError: the file is damaged, or no checkpoint.
     """
-    require_intact(file)
+    require_file_intact(file)
     try:
         saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -65,7 +62,7 @@ def load_checkpoint(file: Path, *, mmap: bool = True) -> dict[str, Any]:
     return saved
 
 
-def require_intact(file: Path) -> None:
+def require_file_intact(file: Path) -> None:
     """Refuse a file that has changed since it was sealed; one of torch.save's own has no seal.
 
     Raises:
@@ -85,57 +82,14 @@ def require_intact(file: Path) -> None:
         else:
             intact = end[-ZIP_END_BYTES:].startswith(ZIP_END) and end.endswith(NO_COMMENT)
     if not intact:
-        raise ValueError(
-            f"{file} is damaged: its bytes are no longer those that were written, or it was cut "
-            "off; go on from the one before it by `gpt4o-lit fit --resume RUN --resume_from "
-            "previous`"
-        )
+        raise damaged(file)
 
 
-def give_name(file: Path, name: Path) -> None:
-    """Let `name` stand for a file at once, in place of what it stood for."""
-    if name.exists() and name.samefile(file):
-        return
-    with _part_of(name) as part:
-        try:
-            os.link(file, part)
-        except OSError as error:
-            if error.errno not in NO_HARD_LINKS:
-                raise
-            shutil.copyfile(file, part)
-
-
-def step_file(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
-    return folder / f"step_{step}.ckpt"
-
-
-def kept_steps(folder: Path) -> dict[int, Path]:
-    """The checkpoints by step that are kept, the newest first."""
-    found = {file.stem.removeprefix("step_"): file for file in folder.glob("step_*.ckpt")}
-    return {int(step): found[step] for step in sorted(filter(str.isdigit, found), key=int)[::-1]}
-
-
-def newest_before(last: Path) -> tuple[Path, list[Path]]:
-    """The newest intact checkpoint that is not the one that `last` stands for, and damaged ones
-    that were passed over.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    damaged = []
-    for file in kept_steps(last.parent).values():
-        if last.exists() and last.samefile(file):
-            continue
-        try:
-            require_intact(file)
-        except ValueError:
-            damaged.append(file)
-            continue
-        return file, damaged
-    raise FileNotFoundError(
-        f"{last.parent} has no intact checkpoint before last.ckpt; begin anew with the run's "
-        "config.yaml, and keep more by checkpoint.keep_last"
+def damaged(file: Path) -> ValueError:
+    """The error of a file that is not as it was written."""
+    return ValueError(
+        f"{file} is damaged: its bytes are no longer those that were written, or it was cut "
+        "off; go on from the one before it by `gpt4o-lit fit --resume RUN --resume_from previous`"
     )
 
 
@@ -165,22 +119,22 @@ def _append_seal(out: IO[bytes], checksum: str) -> None:
 
 
 @contextlib.contextmanager
-def _part_of(file: Path) -> Iterator[Path]:
+def part_of(file: Path) -> Iterator[Path]:
     """A file beside it to write to, which takes its place when that went well, or goes."""
     part = file.with_name(file.name + PART)
     try:
         part.unlink(missing_ok=True)
         yield part
-        _synchronize(part)
+        synchronize(part)
         os.replace(part, file)
-        _synchronize(file.parent)
+        synchronize(file.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
 
 
-def _synchronize(path: Path) -> None:
+def synchronize(path: Path) -> None:
     """Have the disk hold what was written."""
     opened = os.open(path, os.O_RDONLY)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt4o_lit.interop.checkpoint_file import load_checkpoint
+from gpt4o_lit.interop.checkpoints import load_checkpoint
 from gpt4o_lit.interop.run import read_config, read_weights
 from gpt4o_lit.model import StackConfig, Transformer, TransformerConfig
 from gpt4o_lit.run_directory import RunDirectory

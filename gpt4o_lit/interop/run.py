@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from gpt4o_lit.interop.checkpoint_file import load_checkpoint
+from gpt4o_lit.interop.checkpoints import load_checkpoint
 from gpt4o_lit.interop.compressed import (
     USES,
     is_compressed,
@@ -132,7 +132,7 @@ def require_same_network(file: Path, config: TransformerConfig) -> None:
     Raises:
         ValueError: naming the first weight that differs, or a file that is damaged.
     """
-    saved = load_checkpoint(file)
+    saved = load_checkpoint(file, parts=False)
     theirs = read_config(saved, file)
     ours = replace(config, vocab_size=theirs.vocab_size, num_classes=theirs.num_classes)
     if saved.get("cut_from", theirs.to_dict()) == ours.to_dict():

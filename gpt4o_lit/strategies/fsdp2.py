@@ -5,14 +5,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     set_model_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import default_pg_timeout
 from torch.distributed.fsdp import (
@@ -35,7 +38,7 @@ class FSDP2(ModelParallelStrategy):
     A block's weights are gathered when it is read, and its gradients scattered when they are known
     (ZeRO, arXiv:1910.02054; torch.distributed.fsdp.fully_shard). What is outside the blocks
     (embeddings, head, last norm) is gathered for a whole step. Checkpoints are whole, one file as
-    with one process, so that a run may go on with any number of processes.
+    with one process, or folders of parts; a run may go on with any number of processes from both.
 
     Args:
         reshard_after_forward: Let go of a block's gathered weights until the backward (ZeRO-3);
@@ -44,6 +47,8 @@ class FSDP2(ModelParallelStrategy):
             arXiv:2304.11277): parts are gathered within a group, as of one machine, and gradients
             alone are summed over groups.
         cpu_offload: Keep the parts in the memory of the CPU; a GPU holds what it works on.
+        save_distributed_checkpoint: Have each process write its parts (a folder that all can reach)
+            where else the first one gathers them all; `gpt4o-lit consolidate` makes one file of it.
         timeout: How long a process waits for another, such as 0:10:00.
     """
 
@@ -52,11 +57,16 @@ class FSDP2(ModelParallelStrategy):
         reshard_after_forward: bool = True,
         replicas: int = 1,
         cpu_offload: bool = False,
+        save_distributed_checkpoint: bool = False,
         timeout: timedelta = default_pg_timeout,
     ) -> None:
         if replicas < 1:
             raise ValueError(f"replicas ({replicas}) must be at least 1")
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timeout)
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=save_distributed_checkpoint,
+            timeout=timeout,
+        )
         self.reshard_after_forward = reshard_after_forward
         self.replicas, self.cpu_offload = replicas, cpu_offload
 
@@ -110,25 +120,36 @@ class FSDP2(ModelParallelStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
     ) -> None:
-        """Write one file."""
-        Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+        """Write one file, or all processes their parts."""
+        if self._save_distributed_checkpoint:
+            self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options)
+        else:
+            Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
 
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """What is in the file, whole, on each process."""
-        path = self.broadcast(checkpoint_path)
-        return self.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
+        """What is in the file, whole, on each process; of a folder, what is not in parts."""
+        self._folder = self.broadcast(checkpoint_path)
+        return self.checkpoint_io.load_checkpoint(self._folder, "meta", weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Take this process's part of whole weights."""
+        """Take this process's part of whole weights, or read it from the folder."""
         assert self.model is not None
-        set_model_state_dict(self.model, checkpoint["state_dict"], options=WHOLE)
+        state = checkpoint["state_dict"]
+        if any(weight.is_meta for weight in state.values()):
+            here = {name: weight for name, weight in state.items() if not weight.is_meta}
+            self.model.load_state_dict(here, strict=False)
+            self._read({f"state_dict.{n}": part for n, part in self.model.named_parameters()})
+        else:
+            set_model_state_dict(self.model, state, options=WHOLE)
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """The whole state, by the places that weights have in the optimizer's groups as it is
-        without parts; nothing on all processes but the first."""
+        without parts; nothing on all processes but the first. Or each process's parts."""
         state = getattr(optimizer, "_optimizer", optimizer).state_dict()
+        if self._save_distributed_checkpoint:
+            return dict(state)
         whole = {
             place: {name: _whole(value) for name, value in parts.items()}
             for place, parts in state["state"].items()
@@ -136,8 +157,9 @@ class FSDP2(ModelParallelStrategy):
         return state | {"state": whole} if self.is_global_zero else {}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take this process's part of the whole state."""
-        for optimizer, whole in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+        """Take this process's part of the whole state, or read it from the folder."""
+        states = checkpoint["optimizer_states"]
+        for number, (optimizer, whole) in enumerate(zip(self.optimizers, states, strict=True)):
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             places = [place for group in whole["param_groups"] for place in group["params"]]
             like = dict(zip(places, weights, strict=True))
@@ -145,7 +167,20 @@ class FSDP2(ModelParallelStrategy):
                 place: {name: _part(value, like[place]) for name, value in state.items()}
                 for place, state in whole["state"].items()
             }
+            self._read(
+                {
+                    f"optimizer_states.{number}.state.{place}.{name}": parts[place][name]
+                    for place, state in whole["state"].items()
+                    for name, value in state.items()
+                    if isinstance(value, Tensor) and value.is_meta
+                }
+            )
             optimizer.load_state_dict({**whole, "state": parts})
+
+    def _read(self, parts: dict[str, Any]) -> None:
+        """Fill this process's parts from the folder of the checkpoint."""
+        if parts:
+            load(parts, storage_reader=HuggingFaceStorageReader(str(self._folder)))
 
 
 def _whole(value: Any) -> Any:
@@ -156,5 +191,7 @@ def _part(value: Any, like: Any) -> Any:
     """Of a tensor as large as a weight the part that the process has of the weight."""
     if not isinstance(value, Tensor) or not value.ndim or not isinstance(like, DTensor):
         return value
+    if value.is_meta:
+        return torch.zeros_like(like, dtype=value.dtype)
     value = value.to(like.device)
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)

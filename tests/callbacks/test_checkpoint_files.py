@@ -12,15 +12,14 @@ import pytest
 import torch
 
 from gpt4o_lit.callbacks.checkpoint_files import CheckpointFiles, Keeping, copied
-from gpt4o_lit.interop.checkpoint_file import (
+from gpt4o_lit.interop.checkpoint_file import seal, write_file
+from gpt4o_lit.interop.checkpoints import (
     give_name,
     kept_steps,
     load_checkpoint,
     newest_before,
     require_intact,
-    seal,
     step_file,
-    write_checkpoint,
 )
 
 OLD, NEW = ({"step": step, "weights": torch.arange(40.0) + step} for step in (1, 2))
@@ -50,7 +49,7 @@ def save(folder: Path, step: int, **kept: object) -> str | None:
 
 def test_what_is_written_is_read_by_us_by_torch_and_as_a_zip(tmp_path: Path) -> None:
     file = tmp_path / "a.ckpt"
-    write_checkpoint(NEW, file)
+    write_file(NEW, file)
     for saved in (load_checkpoint(file), load_checkpoint(file, mmap=False), torch.load(file)):
         assert torch.equal(saved["weights"], NEW["weights"])
     with zipfile.ZipFile(file) as opened:
@@ -60,21 +59,21 @@ def test_what_is_written_is_read_by_us_by_torch_and_as_a_zip(tmp_path: Path) -> 
 
 def test_an_error_at_any_byte_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "a.ckpt"
-    write_checkpoint(OLD, file)
+    write_file(OLD, file)
     before = file.read_bytes()
     for size in range(len(before)):
         with files_end_at(size), pytest.raises(OSError, match="File too large"):
-            write_checkpoint(NEW, file)
+            write_file(NEW, file)
         assert file.read_bytes() == before
         assert list(tmp_path.iterdir()) == [file]
     with files_end_at(len(before)):
-        write_checkpoint(NEW, file)
+        write_file(NEW, file)
     assert load_checkpoint(file)["step"] == 2
 
 
 def test_flipped_bits_and_cut_ends_are_found_and_named(tmp_path: Path) -> None:
     file, draws = tmp_path / "a.ckpt", random.Random(0)
-    write_checkpoint(NEW, file)
+    write_file(NEW, file)
     whole = file.read_bytes()
     seals = [(place, 1 << draws.randrange(8)) for place in range(len(whole) - 96, len(whole))]
     flips = [(draws.randrange(len(whole)), 1 << draws.randrange(8)) for _ in range(50)]

@@ -13,6 +13,7 @@ import yaml
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.metrics_log import read_metrics
+from gpt4o_lit.interop.checkpoints import load_checkpoint
 
 WORDS = ["the", "a", "cat", "dog", "sees", "eats", "likes", "big", "small", "red", "green"]
 
@@ -105,8 +106,7 @@ def write_config(home: Path) -> Path:
 
 def load(run: Path, checkpoint: str) -> dict[str, Any]:
     """A checkpoint of a run."""
-    path = run / "checkpoints" / f"{checkpoint}.ckpt"
-    return dict(torch.load(path, weights_only=True))
+    return load_checkpoint(run / "checkpoints" / f"{checkpoint}.ckpt", mmap=False)
 
 
 def weights(run: Path, checkpoint: str = "last") -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ import torch
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.metrics_log import read_metrics
-from gpt4o_lit.interop.checkpoint_file import kept_steps
+from gpt4o_lit.interop.checkpoints import kept_steps
 
 LONGEST = 60.0
 """Seconds after which a run hangs."""
