@@ -1,12 +1,15 @@
-"""Kills runs at random instants, and compares what comes of them with runs that were never killed.
+"""Does harm to runs at random, and compares what comes of them with runs that were left alone.
 
-    python -m tests.end_to_end.survival 200    # counts and times, for benchmarks/RESULTS.md
+    python -m tests.end_to_end.survival kills 200    # counts and times, for benchmarks/RESULTS.md
+    python -m tests.end_to_end.survival disks 50     # no file may grow any more
+    python -m tests.end_to_end.survival bytes 50     # a checkpoint is cut off, or a bit flips
 
 One process imports everything and forks each run, which is `gpt4o-lit fit` from its arguments on.
 """
 
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -21,7 +24,7 @@ import torch
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.metrics_log import read_metrics
-from gpt4o_lit.interop.checkpoints import kept_steps
+from gpt4o_lit.interop.checkpoints import give_name, kept_steps, step_file
 
 LONGEST = 60.0
 """Seconds after which a run hangs."""
@@ -182,13 +185,91 @@ def campaign(
     return counts
 
 
+def full_disks(
+    home: Path, config: Path, disks: int, seed: int, flags: tuple[str, ...] = FLAGS
+) -> dict[str, int]:
+    """Fill the disk of so many runs at random instants and bytes, make room, and go on.
+
+    Raises:
+        AssertionError: a run lost more than the steps since its last checkpoint, or ended other
+            than the one that was left alone.
+    """
+    draws, counts = random.Random(seed), {"failed": 0, "in time": 0, "saved steps": 0}
+    with chdir(home):
+        seconds = whole(config, flags)
+        expected = outcome(Path("run"))
+        largest = Path("run/checkpoints/last.ckpt").stat().st_size
+        while counts["failed"] < disks:
+            shutil.rmtree("run")
+            process = start("fit", "--config", str(config), "--run_dir", "run", *flags)
+            status = ended(process, time.monotonic() + draws.uniform(0, seconds))
+            if status is None:
+                size = draws.randrange(largest)
+                resource.prlimit(process, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+                status = ended(process, time.monotonic() + LONGEST)
+                assert status is not None, "it hangs"
+            counts["in time" if status == 0 else "failed"] += 1
+            saved = newest()
+            counts["saved steps"] += saved
+            again = ("--resume", "run") if saved else ("--config", str(config), "--run_dir", "run")
+            if not saved:
+                shutil.rmtree("run", ignore_errors=True)
+            process = start("fit", *again, *([] if saved else flags))
+            assert ended(process, time.monotonic() + LONGEST) == 0, Path("run.log").read_text()
+            found = difference(expected, outcome(Path("run")))
+            assert found is None, f"it differs at {found}: {counts}"
+            print(counts, flush=True)
+    return counts
+
+
+def damages(
+    home: Path, config: Path, times: int, seed: int, flags: tuple[str, ...] = FLAGS
+) -> dict[str, int]:
+    """Cut off or flip a bit of the last checkpoint, see it refused, and go back to the one before.
+
+    Raises:
+        AssertionError: it was not refused, or the run ended other than it had before.
+    """
+    draws, counts = random.Random(seed), {"flipped": 0, "cut off": 0}
+    with chdir(home):
+        whole(config, (*flags, "--checkpoint.keep_last", "3"))
+        expected = outcome(Path("run"))
+        shutil.move("run", "kept")
+        while sum(counts.values()) < times:
+            shutil.copytree("kept", "run", symlinks=True)
+            last = step_file(Path("run/checkpoints"), newest())
+            give_name(last, Path("run/checkpoints/last.ckpt"))
+            content = bytearray(last.read_bytes())
+            place, kind = draws.randrange(len(content)), draws.choice(list(counts))
+            if kind == "flipped":
+                content[place] ^= 1 << draws.randrange(8)
+            else:
+                del content[place:]
+            last.write_bytes(content)
+            for again, wanted in (((), 2), (("--resume_from", "previous"), 0)):
+                process = start("fit", "--resume", "run", *again)
+                status = ended(process, time.monotonic() + LONGEST)
+                said = Path("run.log").read_text()[-3000:]
+                assert status == wanted, f"{kind} at {place}: {status}\n{said}"
+                assert again or "last.ckpt is damaged" in said, said
+            found = difference(expected, outcome(Path("run")))
+            assert found is None, f"{kind} at {place}: it differs at {found}"
+            shutil.rmtree("run")
+            counts[kind] += 1
+            print(counts, flush=True)
+    return counts
+
+
+HARMS = {"kills": campaign, "disks": full_disks, "bytes": damages}
+
 if __name__ == "__main__":
     from tests.end_to_end.conftest import write_config
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
-        kills, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+        harm, times = HARMS[sys.argv[1]], int(sys.argv[2])
+        draw = int(sys.argv[3]) if len(sys.argv) > 3 else 0
         with chdir(folder):
             path = write_config(Path(folder))
-        print(campaign(Path(folder), path, kills, seed), f"{time.monotonic() - begin:.0f} s")
+        print(harm(Path(folder), path, times, draw), f"{time.monotonic() - begin:.0f} s")

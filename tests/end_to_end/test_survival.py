@@ -15,7 +15,16 @@ from gpt4o_lit.callbacks.metrics_log import read_metrics
 from gpt4o_lit.interop.checkpoints import give_name, kept_steps, step_file
 from tests.callbacks.test_checkpoint_files import files_end_at
 from tests.end_to_end.conftest import load, weights
-from tests.end_to_end.survival import FLAGS, campaign, difference, ended, outcome, start
+from tests.end_to_end.survival import (
+    FLAGS,
+    campaign,
+    damages,
+    difference,
+    ended,
+    full_disks,
+    outcome,
+    start,
+)
 from tests.end_to_end.test_fit import assert_equal, fit
 
 
@@ -27,6 +36,18 @@ def test_a_run_that_is_killed_equals_one_that_never_was(home: Path, config: Path
 @pytest.mark.slow
 def test_runs_that_are_killed_200_times_equal_one_that_never_was(home: Path, config: Path) -> None:
     campaign(home, config, 200, seed=1)
+
+
+@pytest.mark.slow
+def test_50_full_disks_cost_no_more_than_the_steps_since_the_last_save(
+    home: Path, config: Path
+) -> None:
+    full_disks(home, config, 50, seed=1)
+
+
+@pytest.mark.slow
+def test_50_damaged_checkpoints_are_refused_and_gone_back_behind(home: Path, config: Path) -> None:
+    damages(home, config, 50, seed=1)
 
 
 @pytest.mark.parametrize(
