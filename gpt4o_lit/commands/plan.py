@@ -1,7 +1,8 @@
 """`gpt4o-lit plan --config …`: what a fit would take, before it is run."""
 
 import json
-from dataclasses import asdict, replace
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +34,21 @@ PRECISIONS = {
 ALIASES = {"32-true": "32", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """When a run ends, if that is known; tokens outrank steps."""
+
+    steps: int | None
+    tokens: float | None
+
+    def hours(self, outlook: Outlook) -> float | None:
+        """Of the whole run."""
+        steps = self.steps
+        if self.tokens is not None:
+            steps = math.ceil(self.tokens / outlook.step_tokens)
+        return None if steps is None else steps * outlook.step_seconds / 3600
+
+
 def build_parser() -> OneLineParser:
     """The verb's options."""
     parser = OneLineParser(
@@ -46,6 +62,7 @@ def build_parser() -> OneLineParser:
     add("--devices", type=int, default=1, help="how many, on machines of eight")
     add("--device", default="cpu", help=f"{', '.join(NAMES)}; default: the CPUs of this machine")
     add("--price", type=float, help="of a device and hour; without it there are device-hours")
+    add("--tokens", type=float, help="to train on, such as 15e9; default: by trainer.max_steps")
     add("--json", action="store_true", help="the same as JSON")
     return parser
 
@@ -74,7 +91,8 @@ def main(argv: list[str]) -> int:
             f"no strategy fits a row on {job.devices} x {device.name} "
             f"({device.memory / 1e9:,.0f} GB each); take {what_would_fit(job)}"
         )
-    report = _report(job, found, refused, None if steps in (None, -1) else steps, args.price)
+    end = End(steps=None if steps in (None, -1) else steps, tokens=args.tokens)
+    report = _report(job, found, refused, end, args.price)
     report["not_counted"] = _not_counted(settings)
     print(json.dumps(report) if args.json else _table(job, report))
     return 0
@@ -162,7 +180,7 @@ def _report(
     job: Job,
     found: dict[str, Outlook],
     refused: dict[str, str],
-    steps: int | None,
+    end: End,
     price: float | None,
 ) -> dict[str, Any]:
     """Everything, as plain data."""
@@ -176,9 +194,10 @@ def _report(
         "devices": job.devices,
         "rows": micro.rows,
         "tokens_of_a_row": tokens,
-        "steps": steps,
+        "steps": end.steps,
+        "tokens": end.tokens,
         "strategies": {
-            name: _costs(job, outlook, flops / tokens, steps, price)
+            name: _costs(job, outlook, flops / tokens, end, price)
             for name, outlook in found.items()
         },
         "refused": refused,
@@ -186,10 +205,10 @@ def _report(
 
 
 def _costs(
-    job: Job, outlook: Outlook, flops: float, steps: int | None, price: float | None
+    job: Job, outlook: Outlook, flops: float, end: End, price: float | None
 ) -> dict[str, Any]:
     speed = outlook.step_tokens / outlook.step_seconds
-    hours = None if steps is None else steps * outlook.step_seconds / 3600
+    hours = end.hours(outlook)
     return {
         "bytes": {kind: round(number) for kind, number in outlook.memory.items()},
         "fits": outlook.fits,
@@ -227,8 +246,8 @@ def _table(job: Job, report: dict[str, Any]) -> str:
     lines += [f"{name:<16}  {why}" for name, why in report["refused"].items()]
     limits = {name: costs["limit"] for name, costs in report["strategies"].items()}
     lines += ["", "largest: rows of a micro-batch; what limits them is " + _told(limits)]
-    if report["steps"] is None:
-        lines.append("hours need an end: --trainer.max_steps")
+    if report["steps"] is None and report["tokens"] is None:
+        lines.append("hours need an end: --tokens, or --trainer.max_steps")
     if report["not_counted"]:
         lines.append(f"not counted: what {', '.join(report['not_counted'])} changes")
     return "\n".join(lines)

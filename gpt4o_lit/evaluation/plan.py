@@ -46,6 +46,11 @@ class Job:
     rate: str = "fp32"
     """The field of Device that says how fast products are: bf16, fp32 or fp8."""
 
+    @property
+    def room(self) -> float:
+        """Bytes that a process has: those on the CPUs of a machine share its memory."""
+        return self.device.memory / (self.devices if self.micro.on_cpu else 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
@@ -87,7 +92,7 @@ class Planner:
         if strategy.needs_parts and getattr(recipe, "needs_whole_weights", False):
             raise ValueError(f"{type(recipe).__name__} needs weights that are whole")
         used = self.memory(strategy, job.micro.rows)
-        room = job.device.memory / (job.devices if job.micro.on_cpu else 1)
+        room = job.room
         largest = _largest(lambda rows: sum(self.memory(strategy, rows).values()), room)
         most = self.memory(strategy, max(1, largest))
         rows = job.micro.rows * job.accumulate * (1 if strategy.tensor else job.devices)
@@ -225,12 +230,12 @@ def strategies_for(devices: int) -> dict[str, Strategy]:
 def what_would_fit(job: Job) -> str:
     """The least that lets a row of a network fit that fits nowhere."""
     planner = Planner(replace(job, config=checkpointed(job.config), accumulate=1))
-    devices = job.devices
-    while devices <= LARGEST_CLUSTER:
-        planner.job = replace(planner.job, devices=devices)
-        if sum(planner.memory(STRATEGIES["fsdp2"], 1).values()) <= job.device.memory:
+    most = job.devices if job.micro.on_cpu else LARGEST_CLUSTER
+    while planner.job.devices <= most:
+        devices = planner.job.devices
+        if sum(planner.memory(STRATEGIES["fsdp2"], 1).values()) <= planner.job.room:
             return f"rows of 1, checkpointing: true in each stack, and --devices {devices} (fsdp2)"
-        devices *= 2
+        planner.job = replace(planner.job, devices=2 * devices)
     return "a device with more memory, or a network with smaller blocks or shorter rows"
 
 

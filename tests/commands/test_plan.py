@@ -51,6 +51,12 @@ def test_a_table_names_what_limits_and_leaves_the_price_to_who_knows_it(
     assert "hours need an end" in told
 
 
+def test_tokens_say_how_long_a_run_is(capsys: pytest.CaptureFixture[str]) -> None:
+    report = planned(capsys, "--config", "sst2", "--device", "rtx4090", "--tokens", "1e9")
+    costs = report["strategies"]["one"]
+    assert costs["hours"] == pytest.approx(1e9 / costs["tokens_per_second"] / 3600, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -181,6 +181,13 @@ def test_what_would_fit_says_how_many_devices_and_they_do() -> None:
     assert "a device with more memory" in what_would_fit(shorter)
 
 
+def test_more_processes_on_the_same_cpus_have_no_more_memory() -> None:
+    small = replace(GPUS["h100"], memory=1e6)
+    alone = job(config=SMALL, devices=1, micro=replace(job().micro, on_cpu=True), device=small)
+    assert replace(alone, devices=4).room == alone.room / 4
+    assert "a device with more memory" in what_would_fit(alone)
+
+
 def test_a_mistyped_device_gets_the_nearest_one() -> None:
     with pytest.raises(ValueError, match=r"device \(h10\) is in no table; did you mean 'h100'"):
         find_device("h10")
