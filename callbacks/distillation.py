@@ -26,7 +26,8 @@ class Distillation(Callback):
             Default: the run that the task's `pretrained` names.
         share: Of the teacher's distribution in the loss; what is left is the targets'.
         temperature: Divides the logits of both; above 1 what is unlikely counts more.
-        hidden: Weight of 1 - cosine between what the heads of both read, which must be as wide.
+        hidden: Weight of 1 - cosine between what the heads of both read, which must be as wide: not
+            with StructuredPruning that cuts width.
         begin: Step before which nothing is taught; below 1 a share of all steps.
         end: Step from which on nothing is taught; up to 1 a share of all steps.
         enabled: False opens no teacher.

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from lightning import Callback, Trainer
 
+from gpt4o_lit.callbacks.combining import Refused, require_combinable
 from gpt4o_lit.callbacks.pruning import Pruning
 from gpt4o_lit.callbacks.quantization import QuantizationAwareTraining
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
@@ -39,6 +40,11 @@ class LoRA(Callback):
     """
 
     needs_whole_weights: ClassVar[bool] = True
+    refuses: ClassVar[Refused] = dict.fromkeys(
+        (Pruning, StructuredPruning, QuantizationAwareTraining),
+        "changes weights that LoRA keeps as they are; take one of them out, and go on from this "
+        "run by pretrained in another",
+    )
 
     def __init__(
         self,
@@ -60,7 +66,7 @@ class LoRA(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Have the network prepared as soon as it is built, for training alone."""
         if self.enabled and stage == "fit":
-            _require_alone(trainer)
+            require_combinable(self, trainer)
             pl_module.amendments.append(self._prepare)
 
     def on_train_batch_end(
@@ -92,14 +98,3 @@ class LoRA(Callback):
         if self.quantize is not None:
             quantize_base_(network, self.quantize)
         add_low_rank_(network, self.config, self.targets, self.train_also)
-
-
-def _require_alone(trainer: Any) -> None:
-    """Refuse what changes weights that are frozen."""
-    others = (Pruning, StructuredPruning, QuantizationAwareTraining)
-    for other in trainer.callbacks:
-        if isinstance(other, others) and other.enabled:
-            raise ValueError(
-                f"{type(other).__name__} changes weights that LoRA keeps as they are; take one of "
-                "them out, and go on from this run by pretrained in another"
-            )

@@ -8,6 +8,7 @@ from lightning import Callback, Trainer
 from tqdm import tqdm
 
 from gpt4o_lit.callbacks.calibration import calibrating, require_batches
+from gpt4o_lit.callbacks.combining import Refused, require_combinable
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.compression import FakeQuantization, Formats, Reductions, quantize_
 from gpt4o_lit.compression.fake import Scales
@@ -16,85 +17,13 @@ from gpt4o_lit.model import Transformer
 from gpt4o_lit.model.quantized import formats_of
 
 
-class PostTrainingQuantization(Callback):
-    """Stores the weights of a trained network as small whole numbers.
-
-    With `validate` it does so first, so that what is measured is the quantized network. With `fit`
-    it waits for the end, and takes the best checkpoint for `RUN/compressed`.
-
-    Args:
-        formats: Which weights, and how many bits.
-        method: nearest; gptq (arXiv:2210.17323) and awq (arXiv:2306.00978) round so that a layer
-            gives nearly what it gave; smooth (arXiv:2211.10438) makes inputs easier to round.
-        num_batches: Training batches that each process looks at; nearest looks at none.
-        enabled: False does nothing.
-    """
-
-    needs_whole_weights: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        formats: Formats | None = None,
-        method: RoundingMethod = "nearest",
-        num_batches: int = 16,
-        enabled: bool = True,
-    ) -> None:
-        self.formats = formats or Formats()
-        self.method: RoundingMethod = method
-        self.num_batches, self.enabled = num_batches, enabled
-
-    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Refuse what cannot be quantized, before training."""
-        if not self.enabled:
-            return
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(other, QuantizationAwareTraining) and other.enabled:
-                raise ValueError(
-                    "QuantizationAwareTraining says already how weights are stored; take "
-                    "PostTrainingQuantization out"
-                )
-        self.formats.of(pl_module.transformer)
-        self._require_batches(trainer)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Quantize what is about to be measured, unless it is still being trained."""
-        if self.enabled and trainer.state.fn == "validate":
-            self.quantize(trainer, pl_module)
-
-    def quantize(self, trainer: Trainer, pl_module: Any) -> None:
-        """Quantize the network of a task, calibrated on batches of the training data."""
-        network = pl_module.transformer
-        formats = self.formats.of(network)
-        if formats_of(network):
-            raise ValueError(
-                "the network is quantized already; give a run that was trained without "
-                "QuantizationAwareTraining"
-            )
-        self._require_batches(trainer)
-        reduce = trainer.strategy.reduce
-        reductions = Reductions(
-            sum=partial(reduce, reduce_op="sum"), max=partial(reduce, reduce_op="max")
-        )
-        count = 0 if self.method == "nearest" else self.num_batches
-        show = trainer.is_global_zero
-        with (
-            calibrating(trainer, pl_module, count) as forwards,
-            tqdm(total=len(formats), desc="quantizing", leave=False, disable=not show) as bar,
-        ):
-            for done in quantize_(network, formats, forwards, self.method, reductions):
-                bar.update(done)
-
-    def _require_batches(self, trainer: Trainer) -> None:
-        if self.method != "nearest":
-            require_batches(trainer, self.num_batches)
-
-
 class QuantizationAwareTraining(Callback):
     """Trains a network as if its weights were stored as small whole numbers (arXiv:1712.05877).
 
     The forward sees rounded weights, and rounded inputs where the format has it; gradients go
     straight through. Checkpoints keep the exact weights; whoever opens the run, and
-    `RUN/compressed`, has the whole numbers.
+    `RUN/compressed`, has the whole numbers. StructuredPruning can be with it where scales are
+    neither learned nor frozen.
 
     Args:
         formats: Which weights, and how many bits.
@@ -218,3 +147,75 @@ class QuantizationAwareTraining(Callback):
             if frozen:
                 layer.fake.freeze_()
         self._started, self._frozen = started, frozen
+
+
+class PostTrainingQuantization(Callback):
+    """Stores the weights of a trained network as small whole numbers.
+
+    With `validate` it does so first, so that what is measured is the quantized network. With `fit`
+    it waits for the end, and takes the best checkpoint for `RUN/compressed`.
+
+    Args:
+        formats: Which weights, and how many bits.
+        method: nearest; gptq (arXiv:2210.17323) and awq (arXiv:2306.00978) round so that a layer
+            gives nearly what it gave; smooth (arXiv:2211.10438) makes inputs easier to round.
+        num_batches: Training batches that each process looks at; nearest looks at none.
+        enabled: False does nothing.
+    """
+
+    needs_whole_weights: ClassVar[bool] = True
+    refuses: ClassVar[Refused] = {
+        QuantizationAwareTraining: "says already how weights are stored; take "
+        "PostTrainingQuantization out"
+    }
+
+    def __init__(
+        self,
+        formats: Formats | None = None,
+        method: RoundingMethod = "nearest",
+        num_batches: int = 16,
+        enabled: bool = True,
+    ) -> None:
+        self.formats = formats or Formats()
+        self.method: RoundingMethod = method
+        self.num_batches, self.enabled = num_batches, enabled
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Refuse what cannot be quantized, before training."""
+        if not self.enabled:
+            return
+        require_combinable(self, trainer)
+        self.formats.of(pl_module.transformer)
+        self._require_batches(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Quantize what is about to be measured, unless it is still being trained."""
+        if self.enabled and trainer.state.fn == "validate":
+            self.quantize(trainer, pl_module)
+
+    def quantize(self, trainer: Trainer, pl_module: Any) -> None:
+        """Quantize the network of a task, calibrated on batches of the training data."""
+        network = pl_module.transformer
+        formats = self.formats.of(network)
+        if formats_of(network):
+            raise ValueError(
+                "the network is quantized already; give a run that was trained without "
+                "QuantizationAwareTraining"
+            )
+        self._require_batches(trainer)
+        reduce = trainer.strategy.reduce
+        reductions = Reductions(
+            sum=partial(reduce, reduce_op="sum"), max=partial(reduce, reduce_op="max")
+        )
+        count = 0 if self.method == "nearest" else self.num_batches
+        show = trainer.is_global_zero
+        with (
+            calibrating(trainer, pl_module, count) as forwards,
+            tqdm(total=len(formats), desc="quantizing", leave=False, disable=not show) as bar,
+        ):
+            for done in quantize_(network, formats, forwards, self.method, reductions):
+                bar.update(done)
+
+    def _require_batches(self, trainer: Trainer) -> None:
+        if self.method != "nearest":
+            require_batches(trainer, self.num_batches)

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from gpt4o_lit.callbacks.calibration import calibrating, require_batches
+from gpt4o_lit.callbacks.combining import Refused, require_combinable
 from gpt4o_lit.callbacks.pruning import Pruning
 from gpt4o_lit.compression import Cut, choose, cut_, cut_state_, measure_importance
 from gpt4o_lit.compression.importance import By
@@ -31,6 +32,11 @@ class StructuredPruning(Callback):
     """
 
     needs_whole_weights: ClassVar[bool] = True
+    refuses: ClassVar[Refused] = dict.fromkeys(
+        (Pruning, WeightAveraging),
+        "relies on shapes that StructuredPruning changes; take one of them out, and go on from "
+        "this run by pretrained in another",
+    )
 
     def __init__(
         self,
@@ -127,9 +133,4 @@ class StructuredPruning(Callback):
                 f"StructuredPruning cuts whole weights, but {type(trainer.strategy).__name__} "
                 "keeps parts of them; set trainer.strategy to auto or ddp"
             )
-        for other in trainer.callbacks:
-            if isinstance(other, WeightAveraging) or (isinstance(other, Pruning) and other.enabled):
-                raise ValueError(
-                    f"StructuredPruning changes shapes that {type(other).__name__} relies on; take "
-                    "one of them out, and go on from this run by pretrained in another"
-                )
+        require_combinable(self, trainer)

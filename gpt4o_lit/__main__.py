@@ -28,6 +28,7 @@ VERBS = {
     "export": ("gpt4o_lit.commands.export", "write a run as transformers or torch open it"),
     "tokenizer": ("gpt4o_lit.commands.tokenizer", "train a tokenizer, or measure one on files"),
     "corpus": ("gpt4o_lit.commands.corpus", "tokenize text into memory-mapped shards"),
+    "callbacks": ("gpt4o_lit.commands.callbacks", "list the callbacks, and which combine"),
     "configs": ("gpt4o_lit.commands.configs", "list the packaged configs with their first line"),
 }
 
