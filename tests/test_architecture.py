@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "strategies": {"model"},
     "compression": {"model"},
     "evaluation": {"model", "tokenizer", "objectives", "generation", "interop", "compression"},
+    "experiments": {"run_directory"},
     "explanation": {"model", "tokenizer", "generation"},
     "data": {"corpus", "tokenizer"},
     "tasks": {"model", "objectives", "optim", "strategies", "interop"},
