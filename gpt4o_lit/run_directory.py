@@ -97,7 +97,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        lines = csv.reader(file)
+        names = next(lines, [])
+        rows = [{k: float(v) for k, v in zip(names, line, strict=True) if v} for line in lines]
     return [{**row, "step": int(row["step"])} for row in rows if "step" in row]
 
 

@@ -12,7 +12,6 @@ from gpt4o_lit.experiments.results import Run
 
 PACKED = "compressed"
 POST_TRAINING = "gpt4o_lit.callbacks.PostTrainingQuantization"
-TAKEN = ("tokens", "seconds", "flops")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +33,13 @@ class Costs:
 
 def costs_of(run: Run) -> Costs:
     """What the files of a run say."""
-    last = run.rows[-1]["step"] + 1
-    taken = {what: taken_by(run, what, [last]) for what in TAKEN}
-    speeds = [speed for _, speed in run.points("perf/tokens_per_second")]
+    speeds = [speed for _, speed in run.metrics.get("perf/tokens_per_second", ())]
     size, writing = _deployed(run)
     return Costs(
-        steps=last,
-        **{what: None if amounts is None else amounts[0] for what, amounts in taken.items()},
+        steps=run.steps,
+        tokens=_whole(run, "tokens"),
+        seconds=_whole(run, "seconds"),
+        flops=_whole(run, "flops"),
         bytes=size,
         training_speed=median(speeds) if speeds else None,
         writing_speed=writing,
@@ -52,12 +51,18 @@ def taken_by(run: Run, what: str, steps: Sequence[int]) -> list[float] | None:
 
     Between two logged rows it grows evenly, and behind the last one as it had on average.
     """
-    points = run.points(f"perf/{what}")
+    points = run.metrics.get(f"perf/{what}")
     if not points:
         return None
     (known, amounts), (end, whole) = zip(*[(0, 0.0), *points], strict=True), points[-1]
     inside = np.interp(steps, known, amounts)
     return [whole * at / end if at > end else float(x) for at, x in zip(steps, inside, strict=True)]
+
+
+def _whole(run: Run, what: str) -> float | None:
+    """What a run took until it last logged anything."""
+    points = run.metrics.get(f"perf/{what}")
+    return points[-1][1] * run.steps / points[-1][0] if points else None
 
 
 def is_rounded_after_validation(run: Run) -> bool:

@@ -8,6 +8,7 @@ from gpt4o_lit.experiments.results import Run, Study, experiment_of
 
 SILENT = "not recorded"
 MOST_NAMES = 4
+Unlike = Mapping[str, Mapping[str, Sequence[Run]]]
 
 
 def config_differences(study: Study) -> list[tuple[str, str, Any, Any]]:
@@ -47,7 +48,7 @@ def cautions(study: Study) -> list[str]:
     """What makes runs hard to compare, each in a sentence; most serious first."""
     unlike = environment_differences(study)
     found = [
-        *_data(study, unlike),
+        *_data(unlike),
         *_code(study, unlike),
         *_left_out(study),
         *_budgets(study),
@@ -74,22 +75,33 @@ def _environment(run: Run) -> list[tuple[str, Any]]:
     return found
 
 
-def _data(study: Study, unlike: Mapping[str, Mapping[str, Sequence[Run]]]) -> list[str]:
+def _data(unlike: Unlike) -> list[str]:
+    tokenizers = _said(unlike, "data.tokenizer")
+    texts = _said(unlike, "data.checksum")
     found = []
-    if "data.tokenizer" in unlike:
+    if len(tokenizers) > 1:
         found.append(
-            f"Different tokenizers: {_who(unlike['data.tokenizer'])}. A loss per token then "
-            "counts other tokens, so it cannot be compared; bits per byte can."
+            f"Different tokenizers: {_who(tokenizers)}. A loss per token then counts other tokens, "
+            "so it cannot be compared; bits per byte can."
         )
-    elif "data.checksum" in unlike:
+    elif len(texts) > 1:
         found.append(
-            f"Different data: {_who(unlike['data.checksum'])}. A difference may come from the "
-            "text and not from what was changed."
+            f"Different data: {_who(texts)}. A difference may come from the text and not from what "
+            "was changed."
+        )
+    silent = unlike.get("data.checksum", {}).get(SILENT)
+    if silent:
+        found.append(
+            f"{_names(silent)} did not record what data it was: whether it is the same is unknown."
         )
     return found
 
 
-def _code(study: Study, unlike: Mapping[str, Mapping[str, Sequence[Run]]]) -> list[str]:
+def _said(unlike: Unlike, name: str) -> dict[str, Sequence[Run]]:
+    return {value: runs for value, runs in unlike.get(name, {}).items() if value != SILENT}
+
+
+def _code(study: Study, unlike: Unlike) -> list[str]:
     found = []
     for name in ("code", "commit", "versions.gpt4o-lit", "versions.torch"):
         if name in unlike:
@@ -136,7 +148,7 @@ def _budgets(study: Study) -> list[str]:
                 "curves at equal cost, not the ends."
             )
             break
-    counts = _by(runs, lambda run: len(run.points(study.metric)))
+    counts = _by(runs, lambda run: len(run.metrics[study.metric]))
     if study.at == "best" and len(counts) > 1:
         found.append(
             f"Runs had different numbers of validations ({_who(counts)}): the best of more of "

@@ -207,8 +207,8 @@ def _assumptions(study: Study, found: Mapping[str, Finding]) -> list[str]:
         f"A difference is variant minus {study.base}, seed by seed; what a seed does to both alike "
         "falls out.",
         "The interval and the p are of the paired t-test (two-sided). It assumes that differences "
-        "by seed are independent draws from a normal distribution, which so few seeds can neither "
-        "show nor refute.",
+        "by seed are independent draws from a normal distribution, which a handful of seeds can "
+        "neither show nor refute.",
         f"p is corrected by Holm's method for {tested} comparisons, so that the chance of any "
         f"false alarm among them is at most {LEVEL:.0%}; an interval is for its variant alone.",
         "No evidence does not mean equal: the interval tells which differences are still possible.",

@@ -11,7 +11,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from gpt4o_lit.experiments.costs import Costs, is_rounded_after_validation, taken_by
 from gpt4o_lit.experiments.document import Figure
@@ -200,7 +200,7 @@ def frontier(
 
 def _line(runs: Sequence[Run], metric: str, axis: str) -> Any:
     """x, mean, smallest and largest at the steps that all runs of a variant have."""
-    found = [dict(run.points(metric)) for run in runs]
+    found = [dict(run.metrics.get(metric, ())) for run in runs]
     steps = sorted(set.intersection(*(set(each) for each in found))) if found else []
     if len(steps) > MOST_POINTS:
         steps = [steps[round(k)] for k in np.linspace(0, len(steps) - 1, MOST_POINTS)]
@@ -215,6 +215,7 @@ def _canvas(height: float = 3.6) -> tuple[Any, Any]:
     """Small, so that its letters can be read where a phone makes it smaller still."""
     figure, axes = plt.subplots(figsize=(4.8, height), layout="constrained")
     axes.grid(alpha=0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
@@ -234,6 +235,8 @@ def _legend(figure: Any, axes: Any, drawn: dict[str, Look]) -> None:
 
 def _figure(figure: Any, name: str, caption: str) -> Figure:
     made = {}
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it stands; each file would work it out twice
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
         for kind, settings in FORMAT.items():
             file = io.BytesIO()

@@ -42,14 +42,15 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     """Each value by its dotted key; the run's own directory is written RUN."""
     manifest: Mapping[str, Any] = field(default_factory=dict)
-    rows: Sequence[Mapping[str, Any]] = ()
-    """Of metrics.csv."""
+    metrics: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    """What metrics.csv has of each: values, with the optimizer steps that were done by then."""
     left_out: str | None = None
     """Why no statistics have it; None where they do."""
 
-    def points(self, metric: str) -> list[tuple[int, float]]:
-        """Every value of a metric, with the optimizer steps that were done by then."""
-        return [(row["step"] + 1, row[metric]) for row in self.rows if metric in row]
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that were done when it last logged; 0 if it never did."""
+        return max((points[-1][0] for points in self.metrics.values()), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class Study:
 
     def value(self, run: Run) -> float:
         """The metric at the last validation, or at the best one."""
-        values = [value for _, value in run.points(self.metric)]
+        values = [value for _, value in run.metrics[self.metric]]
         if self.at == "last":
             return values[-1]
         best = min if self.mode == "min" else max
@@ -121,6 +122,8 @@ def read_study(
     else:
         runs = _name_variants([_read_run(folder) for folder in dict.fromkeys(folders)])
     metric = metric or told.get("metric") or METRIC
+    for run in runs:
+        _require_metric(run, metric)
     mode = mode or (told.get("mode") if metric == told.get("metric") else None) or _mode_of(metric)
     study = Study(
         name=str(told.get("name") or Path(directories[0]).resolve().name),
@@ -176,13 +179,13 @@ def _read_run(path: Path) -> Run:
         values = yaml.load(RunDirectory(path).config.read_text(encoding="utf-8"), LOADER)
         manifest = path / "manifest.json"
         made = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-        rows = read_metrics(path / "metrics.csv")
+        metrics = _by_metric(read_metrics(path / "metrics.csv"))
     except (ValueError, yaml.YAMLError) as error:
         return Run(path=path, variant="", seed=0, left_out=f"it is damaged: {error}")
     home = str((values or {}).get("trainer", {}).get("default_root_dir") or path)
     config = dict(_flat(values, home))
     seed = made.get("seed", config.get("seed_everything", 0))
-    read = Run(path=path, variant="", seed=int(seed), config=config, manifest=made, rows=rows)
+    read = Run(path=path, variant="", seed=int(seed), config=config, manifest=made, metrics=metrics)
     return replace(read, left_out=_unfinished(read))
 
 
@@ -202,13 +205,21 @@ def _flat(value: Any, home: str, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
+def _by_metric(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
+                found.setdefault(name, []).append((row["step"] + 1, value))
+    return found
+
+
 def _unfinished(run: Run) -> str | None:
-    if not run.rows:
+    if not run.metrics:
         return "it has logged nothing"
-    steps = run.rows[-1]["step"] + 1
     ended = run.manifest.get("steps", 0) if "ended" in run.manifest else 0
-    if steps > ended:  # also where it had ended, went on, and has not ended again
-        return f"it has not finished: its log ends at step {steps:,}"
+    if run.steps > ended:  # also where it had ended, went on, and has not ended again
+        return f"it has not finished: its log ends at step {run.steps:,}"
     return None
 
 
@@ -271,7 +282,6 @@ def _without_what_does_not_count(study: Study) -> Study:
     """Leave out what diverged, and of two runs of one variant and seed the one that ended first."""
     newest: dict[tuple[str, int], Run] = {}
     for run in study.finished():
-        _require_metric(run, study.metric)
         if math.isfinite(study.value(run)):
             key = (run.variant, run.seed)
             newest[key] = max(newest.get(key, run), run, key=lambda each: each.manifest["ended"])
@@ -294,9 +304,9 @@ def _without_what_does_not_count(study: Study) -> Study:
 
 
 def _require_metric(run: Run, metric: str) -> None:
-    if run.points(metric):
+    if run.left_out or metric in run.metrics:
         return
-    known = sorted({name for row in run.rows for name in row} - {"step", "epoch"})
+    known = sorted(run.metrics)
     near = get_close_matches(metric, known, 1)
     judged = [name for name in known if not name.startswith("perf/")]
     mend = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(judged)}"
