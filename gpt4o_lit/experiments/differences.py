@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpt4o_lit.experiments.costs import costs_of
+from gpt4o_lit.experiments.run_costs import costs_of
 from gpt4o_lit.experiments.results import Run, Study, experiment_of
 
 SILENT = "not recorded"

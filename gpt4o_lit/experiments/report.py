@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4o_lit.experiments import report_plots
-from gpt4o_lit.experiments.costs import Costs, costs_of, is_rounded_after_validation
+from gpt4o_lit.experiments.run_costs import Costs, costs_of, is_rounded_after_validation
 from gpt4o_lit.experiments.differences import (
     cautions,
     config_differences,

@@ -215,10 +215,14 @@ def _by_metric(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, f
 
 
 def _unfinished(run: Run) -> str | None:
+    made = run.manifest
+    if "error" in made:
+        return f"it failed: {made['error']}"
     if not run.metrics:
         return "it has logged nothing"
-    ended = run.manifest.get("steps", 0) if "ended" in run.manifest else 0
-    if run.steps > ended:  # also where it had ended, went on, and has not ended again
+    ended = made.get("steps", 0) if "ended" in made else 0
+    goes_on = "process" in made or "stopped" in made
+    if goes_on or run.steps > ended:  # also where it had ended, and was then told to go on
         return f"it has not finished: its log ends at step {run.steps:,}"
     return None
 

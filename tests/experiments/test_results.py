@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt4o_lit.__main__ import main
-from gpt4o_lit.experiments.costs import costs_of, is_rounded_after_validation, taken_by
+from gpt4o_lit.experiments.run_costs import costs_of, is_rounded_after_validation, taken_by
 from gpt4o_lit.experiments.results import Study, read_study
 from tests.experiments.conftest import write_ablation, write_run
 
@@ -68,6 +68,8 @@ def test_what_does_not_count_is_said(tmp_path: Path) -> None:
     write_run(tmp_path / "half", seed=1, ended=False)
     write_run(tmp_path / "nan", (2.0, float("nan")), seed=2)
     write_run(tmp_path / "on", seed=3, manifest={"steps": 10})  # ended, and went on
+    write_run(tmp_path / "failed", seed=6, ended=False, manifest={"error": "ValueError: no"})
+    write_run(tmp_path / "stopped", seed=7, manifest={"stopped": "2026"})  # ended, and went on
     write_run(tmp_path / "again", manifest={"ended": "2025-01-01T00:00:00+00:00"})
     write_run(tmp_path / "empty", seed=4)
     (tmp_path / "empty" / "metrics.csv").unlink()
@@ -80,6 +82,8 @@ def test_what_does_not_count_is_said(tmp_path: Path) -> None:
         "half": "has not finished: its log ends at step 20",
         "nan": "diverged: val/loss is nan",
         "on": "has not finished",
+        "failed": "it failed: ValueError: no",
+        "stopped": "has not finished",
         "again": "good has the same seed and ended later",
         "empty": "logged nothing",
         "torn": "damaged",
