@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gpt4o_lit.experiments import report_plots
-from gpt4o_lit.experiments.run_costs import Costs, costs_of, is_rounded_after_validation
 from gpt4o_lit.experiments.differences import (
     cautions,
     config_differences,
@@ -26,6 +25,7 @@ from gpt4o_lit.experiments.document import (
     to_markdown,
 )
 from gpt4o_lit.experiments.results import Run, Study
+from gpt4o_lit.experiments.run_costs import Costs, costs_of, is_rounded_after_validation
 from gpt4o_lit.experiments.statistics import LEVEL, Comparison, compare, holm, spread
 
 MOST_DIFFERENCES = 12

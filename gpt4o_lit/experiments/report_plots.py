@@ -13,9 +13,9 @@ from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from gpt4o_lit.experiments.run_costs import Costs, is_rounded_after_validation, taken_by
 from gpt4o_lit.experiments.document import Figure
 from gpt4o_lit.experiments.results import Run, Study
+from gpt4o_lit.experiments.run_costs import Costs, is_rounded_after_validation, taken_by
 from gpt4o_lit.experiments.statistics import Comparison
 
 # Okabe and Ito (2008), without its yellow, which is hard to see on white.

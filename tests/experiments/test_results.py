@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gpt4o_lit.__main__ import main
-from gpt4o_lit.experiments.run_costs import costs_of, is_rounded_after_validation, taken_by
 from gpt4o_lit.experiments.results import Study, read_study
+from gpt4o_lit.experiments.run_costs import costs_of, is_rounded_after_validation, taken_by
 from tests.experiments.conftest import write_ablation, write_run
 
 
