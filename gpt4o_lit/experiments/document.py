@@ -9,7 +9,7 @@ STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto;
-  max-width: 75rem; padding: 1rem; overflow-wrap: anywhere; }
+  max-width: 75rem; padding: 1rem; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid #bbb; }
 p, li { max-width: 75ch; }
@@ -19,7 +19,8 @@ table { border-collapse: collapse; margin: .5rem 0; font-size: .875rem; }
 th, td { border-bottom: 1px solid #ddd; padding: .3rem .6rem; text-align: left;
   vertical-align: top; }
 th { border-bottom: 2px solid #1a1a1a; }
-.number { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.long { overflow-wrap: anywhere; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
   gap: 1rem; }
 figure { margin: 0; }
@@ -30,7 +31,7 @@ figcaption { font-size: .875rem; color: #444; max-width: 75ch; }
   thead { display: none; }
   tr { border: 1px solid #bbb; border-radius: 4px; margin: .5rem 0; padding: .25rem .5rem; }
   td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .15rem 0;
-    text-align: right; }
+    text-align: right; white-space: normal; overflow-wrap: anywhere; }
   td:first-child { font-weight: 600; }
   td::before { content: attr(data-name); color: #444; font-weight: 400; text-align: left;
     flex-shrink: 0; max-width: 45%; }
@@ -71,11 +72,14 @@ class Points:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under their columns; columns of `numbers` stand to the right."""
+    """Rows of cells under their columns."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers: Sequence[str] = ()
+    """Columns that stand to the right and are never broken."""
+    long: Sequence[str] = ()
+    """Columns of words that may be broken anywhere, as keys and paths."""
 
 
 @dataclass(frozen=True)
@@ -130,21 +134,27 @@ def _html(block: Block) -> str:
         alt = escape(block.caption, quote=True)
         image = f'<img src="data:image/svg+xml;base64,{data}" alt="{alt}">'
         return f"<figure>\n{image}\n<figcaption>{escape(block.caption)}</figcaption>\n</figure>"
-    kinds = ['class="number"' if name in block.numbers else "" for name in block.columns]
+    kinds = [_kind(block, name) for name in block.columns]
     head = "".join(
-        f'<th scope="col" {kind}>{escape(name)}</th>'
+        f'<th scope="col"{kind}>{escape(name)}</th>'
         for name, kind in zip(block.columns, kinds, strict=True)
     )
     rows = "\n".join(
         "<tr>"
         + "".join(
-            f'<td {kind} data-name="{escape(name, quote=True)}">{escape(cell)}</td>'
+            f'<td{kind} data-name="{escape(name, quote=True)}">{escape(cell)}</td>'
             for name, kind, cell in zip(block.columns, kinds, row, strict=True)
         )
         + "</tr>"
         for row in block.rows
     )
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+
+
+def _kind(table: Table, column: str) -> str:
+    if column in table.numbers:
+        return ' class="number"'
+    return ' class="long"' if column in table.long else ""
 
 
 def _markdown(block: Block) -> str:

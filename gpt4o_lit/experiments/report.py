@@ -29,6 +29,7 @@ from gpt4o_lit.experiments.run_costs import Costs, costs_of, is_rounded_after_va
 from gpt4o_lit.experiments.statistics import LEVEL, Comparison, compare, holm, spread
 
 MOST_DIFFERENCES = 12
+MOST_SENTENCES = 12
 PARETO = ("bytes", "training_speed", "writing_speed")
 
 
@@ -40,6 +41,11 @@ class Finding:
     corrected: float | None
     """p, corrected for all variants that were tested."""
     verdict: str
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether the corrected p is below the level."""
+        return self.corrected is not None and self.corrected < LEVEL
 
 
 def findings(study: Study) -> dict[str, Finding]:
@@ -67,11 +73,11 @@ def _verdict(study: Study, told: Comparison, corrected: float | None) -> str:
         alike = "equal" if told.difference == 0 else f"{word} by the same at every seed"
         return f"{alike}: seeds show no spread to judge by"
     if corrected < LEVEL:
-        return f"{word}: evidence at {LEVEL:.0%} (p {_p(corrected)})"
+        return f"{word}: evidence at {LEVEL:.0%} (corrected p {_p(corrected)})"
     few = ", and so few seeds would show only a very large one" if told.count < 4 else ""
     alone = told.p is not None and told.p < LEVEL
     lost = f"; p {_p(told.p)} for itself does not outlast the correction" if alone else ""
-    return f"no evidence of a difference (p {_p(corrected)}){lost}{few}"
+    return f"no evidence of a difference (corrected p {_p(corrected)}){lost}{few}"
 
 
 def write_report(study: Study, directory: Path, command: str) -> str:
@@ -96,7 +102,7 @@ def write_report(study: Study, directory: Path, command: str) -> str:
     (directory / "report.md").write_text(to_markdown(title, blocks), encoding="utf-8")
     (directory / "variants.csv").write_text(_variants_csv(study, found, costs), encoding="utf-8")
     (directory / "runs.csv").write_text(_runs_csv(study, costs), encoding="utf-8")
-    return "\n".join([*(f"! {each}" for each in cautions(study)), *_in_short(study, found)])
+    return "\n".join([*(f"! {each}" for each in cautions(study)), *in_short(study, found)])
 
 
 def _pictures(
@@ -133,7 +139,7 @@ def _blocks(
     warnings = cautions(study)
     if warnings:
         blocks += [Heading("Before you read on"), Points(warnings, warn=True)]
-    blocks += [Heading("What came out"), Points(_in_short(study, found))]
+    blocks += [Heading("What came out"), Points(in_short(study, found))]
     blocks += [_variants_table(study, found), *pictures["values"]]
     blocks += [Heading("How sure is it?"), Points(_assumptions(study, found))]
     blocks += [Heading("As training went on"), *pictures["curves"]]
@@ -159,14 +165,20 @@ def _judged_by(study: Study) -> str:
     )
 
 
-def _in_short(study: Study, found: Mapping[str, Finding]) -> list[str]:
-    lines = []
+def in_short(study: Study, found: Mapping[str, Finding]) -> list[str]:
+    """A sentence for each variant; of many, for those alone of which there is evidence."""
+    lines, rest = [], 0
     for name, each in found.items():
+        if len(found) > MOST_SENTENCES and not each.is_evidence:
+            rest += 1
+            continue
         told = each.comparison
         size = "" if told.difference is None else f"{_signed(told.difference)}, "
         if told.low is not None and told.high is not None:
             size = f"{size}95% interval {_signed(told.low)} to {_signed(told.high)}, "
         lines.append(f"{name}: {size}{each.verdict}.")
+    if rest:
+        lines.append(f"No evidence of a difference for the other {rest} of {len(found)} variants.")
     return lines or [f"There is no variant but {study.base}: nothing to compare."]
 
 
@@ -249,7 +261,8 @@ def _what_differs(study: Study) -> list[Block]:
         if shown[variant] <= MOST_DIFFERENCES:
             rows.append([variant, key, str(base), str(value)])
     if rows:
-        blocks.append(Table(["variant", "key", f"in {study.base}", "here"], rows))
+        columns = ["variant", "key", f"in {study.base}", "here"]
+        blocks.append(Table(columns, rows, long=columns[1:]))
     for variant, count in shown.items():
         if count > MOST_DIFFERENCES:
             blocks.append(Text(f"{variant} differs in {count - MOST_DIFFERENCES} keys more."))
@@ -263,7 +276,7 @@ def _what_differs(study: Study) -> list[Block]:
         for value, runs in by_value.items()
     ]  # fmt: skip
     if rows:
-        blocks.append(Table(["environment", "value", "runs", "which"], rows, ["runs"]))
+        blocks.append(Table(["environment", "value", "runs", "which"], rows, ["runs"], ["which"]))
     else:
         blocks.append(Text("Data, code, versions and hardware are the same in all finished runs."))
     return blocks
@@ -294,7 +307,8 @@ def _runs_table(study: Study, costs: dict[str, list[tuple[Run, Costs]]]) -> Tabl
     cells = [[_cell(name, row.get(name)) for name in columns] for row in rows]
     texts = ("variant", "directory", "left_out")
     numbers = [names.get(name, name) for name in columns if name not in texts]
-    return Table([names.get(name, name) for name in columns], cells, numbers)
+    shown = [names.get(name, name) for name in columns]
+    return Table(shown, cells, numbers, ["directory", names["left_out"]])
 
 
 def _variants_csv(

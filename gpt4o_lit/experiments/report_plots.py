@@ -124,7 +124,8 @@ def curves(study: Study, drawn: dict[str, Look], metric: str, axis: str) -> Figu
         if look.named and (high > low).any():
             axes.fill_between(x, low, high, color=look.color, alpha=0.15, linewidth=0)
     axes.set(xlabel=AXES[axis], ylabel=metric)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if axis != "seconds":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _legend(figure, axes, drawn)
     missing = [name for name, line in lines.items() if line is None]
     lacks = f" Not logged by {', '.join(missing)}." if missing else ""
@@ -215,7 +216,7 @@ def _canvas(height: float = 3.6) -> tuple[Any, Any]:
     """Small, so that its letters can be read where a phone makes it smaller still."""
     figure, axes = plt.subplots(figsize=(4.8, height), layout="constrained")
     axes.grid(alpha=0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpt4o_lit.__main__ import main
-from gpt4o_lit.experiments.report import Finding, findings
+from gpt4o_lit.experiments.report import Finding, findings, in_short
 from gpt4o_lit.experiments.report_plots import COLORS, frontier, looks
 from gpt4o_lit.experiments.results import read_study
 from gpt4o_lit.experiments.statistics import compare, holm
@@ -83,8 +83,8 @@ def test_figures_are_those_of_the_statistics(rates: Path) -> None:
         assert (float(row["low"]), float(row["high"])) == (each.low, each.high)
         assert (float(row["p"]), float(row["holm_p"])) == (each.p, p)
     assert float(rows["base"]["mean"]) == pytest.approx(2.1)
-    assert rows["better"]["verdict"] == "better: evidence at 5% (p < 0.001)"
-    assert rows["unclear"]["verdict"].startswith("no evidence of a difference (p 0.808)")
+    assert rows["better"]["verdict"] == "better: evidence at 5% (corrected p < 0.001)"
+    assert rows["unclear"]["verdict"].startswith("no evidence of a difference (corrected p 0.808)")
 
 
 def verdicts(folder: Path, **options: str) -> dict[str, Finding]:
@@ -109,8 +109,8 @@ def test_few_seeds_are_said_to_be_few(tmp_path: Path) -> None:
     found = verdicts(write_ablation(tmp_path / "a", values))
     assert {name: each.verdict for name, each in found.items()} == {
         "one": "better with the one seed: no interval and no test",
-        "two": "no evidence of a difference (p 0.205), and so few seeds would show only a very "
-        "large one",
+        "two": "no evidence of a difference (corrected p 0.205), and so few seeds would show "
+        "only a very large one",
         "same": "better by the same at every seed: seeds show no spread to judge by",
         "elsewhere": "not compared: no seed in common with base",
     }
@@ -126,6 +126,15 @@ def test_a_p_that_does_not_outlast_the_correction_is_no_evidence(tmp_path: Path)
     assert found.comparison.p < 0.05 < found.corrected
     assert found.verdict.startswith("no evidence of a difference")
     assert "for itself does not outlast the correction" in found.verdict
+
+
+def test_of_many_variants_those_with_evidence_are_told_one_by_one(tmp_path: Path) -> None:
+    values = {f"v{k}": {s: 2 + s / 10 + (-1) ** s * k / 50 for s in range(4)} for k in range(14)}
+    values["worse"] = {s: 3 + s / 10 + s**2 / 1000 for s in range(4)}
+    study = read_study([str(write_ablation(tmp_path / "a", values))])
+    first, second = in_short(study, findings(study))
+    assert first.startswith("worse: +1.0035, 95% interval")
+    assert second == "No evidence of a difference for the other 13 of 14 variants."
 
 
 def test_what_is_left_out_is_in_the_page_and_in_no_figure(rates: Path) -> None:
