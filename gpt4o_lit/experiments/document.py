@@ -41,6 +41,8 @@ figcaption { font-size: .875rem; color: #444; max-width: 75ch; }
   @page { margin: 15mm; }
   body { font-size: 10pt; max-width: none; padding: 0; }
   table { font-size: 8pt; }
+  th, td { padding: .15rem .3rem; }
+  .number { white-space: normal; }
   tr, figure, .warn { break-inside: avoid; }
   h2 { break-after: avoid; }
   .figures { grid-template-columns: 1fr 1fr; }

@@ -73,11 +73,11 @@ def _verdict(study: Study, told: Comparison, corrected: float | None) -> str:
         alike = "equal" if told.difference == 0 else f"{word} by the same at every seed"
         return f"{alike}: seeds show no spread to judge by"
     if corrected < LEVEL:
-        return f"{word}: evidence at {LEVEL:.0%} (corrected p {_p(corrected)})"
+        return f"{word}: evidence at {LEVEL:.0%}"
     few = ", and so few seeds would show only a very large one" if told.count < 4 else ""
     alone = told.p is not None and told.p < LEVEL
-    lost = f"; p {_p(told.p)} for itself does not outlast the correction" if alone else ""
-    return f"no evidence of a difference (corrected p {_p(corrected)}){lost}{few}"
+    lost = ", once p is corrected" if alone else ""
+    return f"no evidence of a difference{lost}{few}"
 
 
 def write_report(study: Study, directory: Path, command: str) -> str:
@@ -176,7 +176,8 @@ def in_short(study: Study, found: Mapping[str, Finding]) -> list[str]:
         size = "" if told.difference is None else f"{_signed(told.difference)}, "
         if told.low is not None and told.high is not None:
             size = f"{size}95% interval {_signed(told.low)} to {_signed(told.high)}, "
-        lines.append(f"{name}: {size}{each.verdict}.")
+        p = "" if each.corrected is None else f" (corrected p {_p(each.corrected)})"
+        lines.append(f"{name}: {size}{each.verdict}{p}.")
     if rest:
         lines.append(f"No evidence of a difference for the other {rest} of {len(found)} variants.")
     return lines or [f"There is no variant but {study.base}: nothing to compare."]
