@@ -70,11 +70,13 @@ def add(run: Path, found: dict[str, Any]) -> None:
 
 def code_fingerprint() -> str:
     """Of the sources of this package as they are installed: equal ones are the same code."""
+    paths = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+    here = Path(__file__).parent  # elsewhere than in the package where that can be edited
+    paths |= {f"callbacks/{path.name}": path for path in here.glob("*.py")}
     digest = hashlib.sha256()
-    for folder in (PACKAGE, Path(__file__).parent):
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(f"{path.relative_to(folder).as_posix()}\n".encode())
-            digest.update(path.read_bytes())
+    for name, path in sorted(paths.items()):
+        digest.update(f"{name}\n".encode())
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -8,6 +8,8 @@ from gpt4o_lit.experiments.run_costs import costs_of
 
 SILENT = "not recorded"
 MOST_NAMES = 4
+EQUALLY_LONG = 1.01
+"""Batches of unequal texts have a few tokens more or less."""
 Unlike = Mapping[str, Mapping[str, Sequence[Run]]]
 
 
@@ -67,7 +69,7 @@ def cautions(study: Study) -> list[str]:
 
 def _environment(run: Run) -> list[tuple[str, Any]]:
     made = run.manifest
-    found = [(name, made.get(name, SILENT)) for name in ("commit", "code")]
+    found = [(name, made.get(name) or SILENT) for name in ("commit", "code")]
     data = made.get("data", {})
     found += [(f"data.{name}", data.get(name, SILENT)) for name in ("checksum", "tokenizer")]
     for group in ("versions", "hardware"):
@@ -92,7 +94,7 @@ def _data(unlike: Unlike) -> list[str]:
     silent = unlike.get("data.checksum", {}).get(SILENT)
     if silent:
         found.append(
-            f"{_names(silent)} did not record what data it was: whether it is the same is unknown."
+            f"Not recorded what data it was: {_names(silent)}. Whether it is the same is unknown."
         )
     return found
 
@@ -104,12 +106,16 @@ def _said(unlike: Unlike, name: str) -> dict[str, Sequence[Run]]:
 def _code(study: Study, unlike: Unlike) -> list[str]:
     found = []
     for name in ("code", "commit", "versions.gpt4o-lit", "versions.torch"):
-        if name in unlike:
+        values = _said(unlike, name)
+        if len(values) > 1:
             found.append(
-                f"Different code ({name.removeprefix('versions.')}): {_who(unlike[name])}. A "
-                "difference may come from the code and not from what was changed."
+                f"Different code ({name.removeprefix('versions.')}): {_who(values)}. A difference "
+                "may come from the code and not from what was changed."
             )
             break
+    silent = unlike.get("code", {}).get(SILENT)
+    if silent:
+        found.append(f"Not recorded what code it was: {_names(silent)}.")
     changed = [run for run in study.finished() if str(run.manifest.get("commit")).endswith("+")]
     if changed:
         found.append(
@@ -142,7 +148,7 @@ def _budgets(study: Study) -> list[str]:
     for what, of in (("steps", lambda run: costs_of(run).steps),
                      ("tokens", lambda run: costs_of(run).tokens)):  # fmt: skip
         by_value = _by(runs, of)
-        if len(by_value) > 1 and None not in by_value:
+        if None not in by_value and max(by_value) > EQUALLY_LONG * min(by_value):
             found.append(
                 f"Runs were not trained equally long: {_who(by_value)} ({what}). Compare the "
                 "curves at equal cost, not the ends."
@@ -222,7 +228,7 @@ def _names(runs: Sequence[Run]) -> str:
     """The runs by variant and seed, or how many there are."""
     if len(runs) > MOST_NAMES:
         return f"{len(runs)} runs"
-    return ", ".join(f"{run.variant}, seed {run.seed}" for run in runs)
+    return ", ".join(f"{run.variant} seed {run.seed}" for run in runs)
 
 
 def _count(runs: Sequence[Run]) -> str:

@@ -30,7 +30,6 @@ from gpt4o_lit.experiments.statistics import LEVEL, Comparison, compare, holm, s
 
 MOST_DIFFERENCES = 12
 MOST_SENTENCES = 12
-PARETO = ("bytes", "training_speed", "writing_speed")
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,8 @@ def write_report(study: Study, directory: Path, command: str) -> str:
         name: [(run, costs_of(run)) for run in study.finished(name)] for name in study.variants
     }
     found = findings(study)
-    drawn = report_plots.looks(study)
-    pictures = _pictures(study, found, drawn, costs)
+    comparisons = {name: each.comparison for name, each in found.items()}
+    pictures = report_plots.draw(study, comparisons, costs)
     title = f"{study.name}: {len(study.variants)} variants, {len(study.runs)} runs"
     blocks = _blocks(study, found, costs, pictures, command)
     (directory / "plots").mkdir(parents=True, exist_ok=True)
@@ -103,29 +102,6 @@ def write_report(study: Study, directory: Path, command: str) -> str:
     (directory / "variants.csv").write_text(_variants_csv(study, found, costs), encoding="utf-8")
     (directory / "runs.csv").write_text(_runs_csv(study, costs), encoding="utf-8")
     return "\n".join([*(f"! {each}" for each in cautions(study)), *in_short(study, found)])
-
-
-def _pictures(
-    study: Study,
-    found: Mapping[str, Finding],
-    drawn: dict[str, report_plots.Look],
-    costs: dict[str, list[tuple[Run, Costs]]],
-) -> dict[str, list[Figure]]:
-    """Figures by the part of the report that they belong to."""
-    comparisons = {name: each.comparison for name, each in found.items()}
-    made: dict[str, list[Figure | None]] = {
-        "values": [
-            report_plots.differences(study, comparisons, drawn),
-            report_plots.seeds(study, drawn),
-        ],
-        "curves": [
-            report_plots.curves(study, drawn, study.metric, axis) for axis in report_plots.AXES
-        ],
-        "pareto": [report_plots.pareto(study, drawn, costs, field) for field in PARETO],
-    }
-    if study.metric != "train/loss":
-        made["curves"].append(report_plots.curves(study, drawn, "train/loss", "steps"))
-    return {part: [each for each in group if each is not None] for part, group in made.items()}
 
 
 def _blocks(
@@ -327,7 +303,7 @@ def _variants_csv(
             told = {**vars(each.comparison), "common_seeds": each.comparison.count}
             del told["count"]
             row |= told | {"holm_p": each.corrected, "verdict": each.verdict}
-        for field in PARETO:
+        for field in report_plots.PARETO:
             known = [getattr(c, field) for _, c in costs[name] if getattr(c, field) is not None]
             row[field] = sum(known) / len(known) if known else None
         rows.append(row)

@@ -1,6 +1,7 @@
 """The pictures of a report, told apart without colour too: by dashes and markers."""
 
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,12 @@ AXES = {
     "seconds": "seconds of training",
     "flops": "FLOPs of training",
 }
+PARETO = {
+    "bytes": ("bytes of the weights", True),
+    "training_speed": ("tokens trained on per second", False),
+    "writing_speed": ("tokens written per second, batch 1", False),
+}
+"""A field of Costs, what it is, and whether less of it is better."""
 FORMAT: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None, "Creator": None, "Format": None, "Type": None}},
     "png": {"dpi": 160},
@@ -44,6 +51,24 @@ class Look:
     dash: Any
     marker: str
     named: bool = True
+
+
+def draw(
+    study: Study,
+    comparisons: dict[str, Comparison],
+    costs: dict[str, list[tuple[Run, Costs]]],
+) -> dict[str, list[Figure]]:
+    """All pictures that the runs have figures for: of `values`, `curves` and `pareto`."""
+    drawn = looks(study)
+    with matplotlib.rc_context({"text.parse_math": False}):  # a name may have dollars in it
+        made = {
+            "values": [differences(study, comparisons, drawn), seeds(study, drawn)],
+            "curves": [curves(study, drawn, study.metric, axis) for axis in AXES],
+            "pareto": [pareto(study, drawn, costs, field) for field in PARETO],
+        }
+        if study.metric != "train/loss":
+            made["curves"].append(curves(study, drawn, "train/loss", "steps"))
+    return {part: [each for each in group if each is not None] for part, group in made.items()}
 
 
 def looks(study: Study) -> dict[str, Look]:
@@ -76,7 +101,7 @@ def differences(
             axes.plot([told.low, told.high], [place, place], color=look.color, linewidth=2)
         axes.plot(told.difference, place, look.marker, color=look.color, markersize=7)
     axes.axvline(0, color="#000000", linewidth=1)
-    axes.set_yticks(range(len(shown)), shown)
+    axes.set_yticks(range(len(shown)), [textwrap.fill(name, 24) for name in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     better = "left" if study.mode == "min" else "right"
     axes.set_xlabel(f"{study.metric} minus that of {study.base}")
@@ -97,7 +122,7 @@ def seeds(study: Study, drawn: dict[str, Look]) -> Figure:
         values, look = list(study.values(name).values()), drawn[name]
         axes.plot(values, [place] * len(values), look.marker, color=look.color, fillstyle="none")
         axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=look.color, linewidth=2)
-    axes.set_yticks(range(len(shown)), shown)
+    axes.set_yticks(range(len(shown)), [textwrap.fill(name, 24) for name in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel(study.metric)
     return _figure(
@@ -137,23 +162,16 @@ def pareto(
     study: Study, drawn: dict[str, Look], costs: dict[str, list[tuple[Run, Costs]]], field: str
 ) -> Figure | None:
     """Quality against a field of Costs: means over seeds, their range, and who no other beats."""
-    label, less = {
-        "bytes": ("bytes of the weights", True),
-        "training_speed": ("tokens trained on per second", False),
-        "writing_speed": ("tokens written per second, batch 1", False),
-    }[field]
+    label, less = PARETO[field]
+    measured = {name: _cost_and_value(study, costs.get(name, []), field) for name in drawn}
+    if not any(measured.values()):
+        return None
     points: dict[str, tuple[float, float]] = {}
     figure, axes = _canvas()
     for name, look in reversed(drawn.items()):
-        found = [
-            (getattr(cost, field), study.value(run))
-            for run, cost in costs.get(name, [])
-            if getattr(cost, field) is not None
-            and not (field != "training_speed" and is_rounded_after_validation(run))
-        ]
-        if not found:
+        if not measured[name]:
             continue
-        x, y = np.array(found).T
+        x, y = np.array(measured[name]).T
         points[name] = (float(x.mean()), float(y.mean()))
         reach = [[[c - v.min()], [v.max() - c]] for c, v in ((x.mean(), x), (y.mean(), y))]
         axes.errorbar(
@@ -161,9 +179,6 @@ def pareto(
             markersize=7 if look.named else 4, linestyle="none", linewidth=1,
             label=name if look.named else None, zorder=3 if look.named else 2,
         )  # fmt: skip
-    if not points:
-        plt.close(figure)
-        return None
     best = frontier(list(points.values()), less, study.mode == "min")
     axes.plot(*zip(*best, strict=True), drawstyle="steps-post" if less else "steps-pre",
               color="#56B4E9", linewidth=1, zorder=1)  # fmt: skip
@@ -180,6 +195,18 @@ def pareto(
         f"{study.metric} against {label}; bars are the range over seeds. No other variant is at "
         f"least as good in both: {', '.join(winners)} (means; chance is not considered).{lacks}",
     )
+
+
+def _cost_and_value(
+    study: Study, runs: Sequence[tuple[Run, Costs]], field: str
+) -> list[tuple[float, float]]:
+    """Of the runs that know the cost, and whose value is that of the weights it is of."""
+    return [
+        (getattr(cost, field), study.value(run))
+        for run, cost in runs
+        if getattr(cost, field) is not None
+        and not (field != "training_speed" and is_rounded_after_validation(run))
+    ]
 
 
 def frontier(

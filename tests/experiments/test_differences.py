@@ -32,13 +32,13 @@ def test_runs_that_differ_in_nothing_but_the_seed_raise_no_caution(tmp_path: Pat
     ("manifest", "words"),
     [
         ({"data": {"checksum": "text-2", "tokenizer": "bytes-1"}},
-         "Different data: text-1 in tiny, seed 0; text-2 in tiny, seed 1"),
+         "Different data: text-1 in tiny seed 0; text-2 in tiny seed 1"),
         ({"data": {"checksum": "text-2", "tokenizer": "other"}},
-         "Different tokenizers: bytes-1 in tiny, seed 0; other in tiny, seed 1"),
-        ({"data": {}}, "tiny, seed 1 did not record what data it was"),
-        ({"code": "bbbb"}, "Different code (code): aaaa in tiny, seed 0; bbbb in tiny, seed 1"),
+         "Different tokenizers: bytes-1 in tiny seed 0; other in tiny seed 1"),
+        ({"data": {}}, "Not recorded what data it was: tiny seed 1."),
+        ({"code": "bbbb"}, "Different code (code): aaaa in tiny seed 0; bbbb in tiny seed 1"),
         ({"commit": "beef"}, "Different code (commit)"),
-        ({"versions": {"torch": "2.9"}}, "Different code (torch): 2.13.0 in tiny, seed 0"),
+        ({"versions": {"torch": "2.9"}}, "Different code (torch): 2.13.0 in tiny seed 0"),
         ({"commit": "c0ffee+"}, "1 run was made from a checkout with changes"),
         ({"hardware": {"cores": 64}}, "different hardware (cores): seconds and speeds cannot"),
     ],
@@ -54,7 +54,7 @@ def test_runs_of_other_data_code_or_machines_are_named(
 def test_runs_that_were_not_trained_equally_long_are_named(tmp_path: Path) -> None:
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", (3.0, 2.0, 1.0), lr=0.5)
-    assert "not trained equally long: 20 in tiny, seed 0; 30 in lr=0.5, seed 0 (steps)" in said(
+    assert "not trained equally long: 20 in tiny seed 0; 30 in lr=0.5 seed 0 (steps)" in said(
         tmp_path
     )
     assert "different numbers of validations" in said(tmp_path, at="best")
@@ -66,8 +66,8 @@ def test_what_is_left_out_and_what_diverged_is_named(tmp_path: Path) -> None:
     write_run(tmp_path / "b", (2.0, float("nan")), seed=1)
     write_run(tmp_path / "c", seed=2, ended=False)
     words = said(tmp_path)
-    assert "2 of 3 runs are left out of all statistics: tiny, seed 1, tiny, seed 2" in words
-    assert "tiny, seed 1 diverged: what is left of such a variant looks better" in words
+    assert "2 of 3 runs are left out of all statistics: tiny seed 1, tiny seed 2" in words
+    assert "tiny seed 1 diverged: what is left of such a variant looks better" in words
 
 
 def test_seeds_that_tell_little_are_named(tmp_path: Path) -> None:

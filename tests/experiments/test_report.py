@@ -144,13 +144,13 @@ def test_what_is_left_out_is_in_the_page_and_in_no_figure(rates: Path) -> None:
     manifest.write_text(json.dumps(told))
     out = report(rates)
     text = (out / "report.html").read_text(encoding="utf-8")
-    assert "1 of 9 runs are left out of all statistics: better, seed 2." in text
+    assert "1 of 9 runs are left out of all statistics: better seed 2." in text
     assert "it has not finished: its log ends at step 20" in text
     assert variants(out)["better"]["count"] == "2"
 
 
 def test_names_are_text_and_no_markup(tmp_path: Path) -> None:
-    values = {"base": {0: 2.0}, '<b onload="x">|': {0: 1.0}}
+    values = {"base": {0: 2.0}, '<b onload="x">|$x': {0: 1.0}, "$\\bad{$": {0: 3.0}}
     out = report(write_ablation(tmp_path / "a", values))
     text = (out / "report.html").read_text(encoding="utf-8")
     assert "<b " not in text
