@@ -8,7 +8,7 @@ from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.run_directory import RunDirectory
 
 EXAMPLE = """examples:
-  gpt4o-lit report ablations/activation               # what `gpt4o-lit ablate` left
+  gpt4o-lit report runs/ablations/activation          # what `gpt4o-lit ablate` left
   gpt4o-lit report runs/quickstart                    # all runs below, grouped by their configs
   gpt4o-lit report runs/a/TIME runs/b/TIME --metric val/accuracy --out compared
 

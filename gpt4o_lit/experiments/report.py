@@ -199,7 +199,9 @@ def _assumptions(study: Study, found: Mapping[str, Finding]) -> list[str]:
         "by seed are independent draws from a normal distribution, which a handful of seeds can "
         "neither show nor refute.",
         f"p is corrected by Holm's method for {tested} comparisons, so that the chance of any "
-        f"false alarm among them is at most {LEVEL:.0%}; an interval is for its variant alone.",
+        f"false alarm among them is at most {LEVEL:.0%}; an interval is for its variant alone."
+        if tested
+        else "Nothing could be tested: that takes two seeds of a variant that the base has too.",
         "No evidence does not mean equal: the interval tells which differences are still possible.",
         "Seeds vary what is random in training. That the text is what it is, and that others would "
         "give other figures, is in no interval.",

@@ -238,14 +238,24 @@ def experiment_of(run: Run) -> dict[str, Any]:
 
 
 def _name_variants(runs: list[Run]) -> list[Run]:
-    """Group runs by their configs; a group is called by what is unlike the first one's."""
+    """Group runs by their configs.
+
+    A group is called by the folder that its runs lie in, if no other group has one of that name;
+    else by what is unlike the first one's.
+    """
     configs = [experiment_of(run) for run in runs]
     groups: list[dict[str, Any]] = []
     for config in configs:
         if config and config not in groups:
             groups.append(config)
-    first = next((str(run.config.get("name", run.path.name)) for run in runs if run.config), "")
-    names = [first, *(_unlike(config, groups[0]) for config in groups[1:])]
+    folders: list[set[str]] = [set() for _ in groups]
+    for run, config in zip(runs, configs, strict=True):
+        if config:
+            folders[groups.index(config)].add(run.path.resolve().parent.name)
+    names = [next(iter(each)) for each in folders if len(each) == 1]
+    if not len(groups) == len(names) == len(set(names)) or len(groups) == 1:
+        first = next((str(run.config.get("name", "base")) for run in runs if run.config), "")
+        names = [first, *(_unlike(config, groups[0]) for config in groups[1:])]
     counts = Counter(names)
     names = [n if counts[n] == 1 else f"{n} ({k})" for k, n in enumerate(names, 1)]
     return [

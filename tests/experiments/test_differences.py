@@ -19,13 +19,13 @@ def said(folder: Path, **options: str) -> str:
 
 def test_runs_that_differ_in_nothing_but_the_seed_raise_no_caution(tmp_path: Path) -> None:
     for seed in range(2):
-        write_run(tmp_path / str(seed), seed=seed)
-        write_run(tmp_path / "x" / str(seed), seed=seed, lr=0.5)
+        write_run(tmp_path / "a" / str(seed), seed=seed)
+        write_run(tmp_path / "b" / str(seed), seed=seed, lr=0.5)
     assert said(tmp_path) == ""
     study = read_study([str(tmp_path)])
     assert environment_differences(study) == {}
     key = "model.init_args.optimizer.init_args.lr"
-    assert config_differences(study) == [("lr=0.5", key, 0.01, 0.5)]
+    assert config_differences(study) == [("b", key, 0.01, 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_seeds_that_tell_little_are_named(tmp_path: Path) -> None:
     data = {"init_args": {"seed": 0}}
     for seed in range(3):
         write_run(tmp_path / "a" / str(seed), seed=seed, data=data)
-    write_run(tmp_path / "b", seed=7, lr=0.5, data=data)
+    write_run(tmp_path / "b" / "7", seed=7, lr=0.5, data=data)
     words = said(tmp_path)
-    assert "One seed alone: lr=0.5." in words
-    assert "Not the seeds of the base: lr=0.5." in words
+    assert "One seed alone: b." in words
+    assert "Not the seeds of the base: b." in words
     assert "in the same order (data.init_args.seed is 0)" in words
 
 

@@ -42,10 +42,18 @@ def test_plain_runs_are_grouped_by_what_is_not_seed_name_or_place(tmp_path: Path
         write_run(tmp_path / "b" / str(seed), seed=seed, lr=0.5, name="other")
         write_run(tmp_path / "c" / str(seed), seed=seed, lr=1.0, more={"x": 1, "y": 2})
     study = read(tmp_path)
-    assert study.variants == ["tiny", "lr=0.5", "variant"]
+    assert study.variants == ["a", "b", "c"]
     assert [sorted(study.values(name)) for name in study.variants] == [[0, 1]] * 3
-    assert read(tmp_path / "b", tmp_path / "a").variants == ["other", "lr=0.01"]
-    assert read(tmp_path, base=str(tmp_path / "b" / "1")).base == "lr=0.5"
+    assert read(tmp_path / "b", tmp_path / "a").variants == ["b", "a"]
+    assert read(tmp_path, base=str(tmp_path / "b" / "1")).base == "b"
+
+
+def test_variants_of_one_folder_are_called_by_what_is_unlike_the_base(tmp_path: Path) -> None:
+    write_run(tmp_path / "1")
+    write_run(tmp_path / "2", lr=0.5)
+    write_run(tmp_path / "3", lr=1.0, more={"x": 1, "y": 2})
+    assert read(tmp_path).variants == ["tiny", "lr=0.5", "variant"]
+    assert read(tmp_path / "2", tmp_path / "1").variants == ["tiny", "lr=0.01"]
 
 
 def test_the_configs_in_a_run_are_no_runs(tmp_path: Path) -> None:
