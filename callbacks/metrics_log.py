@@ -9,6 +9,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from gpt4o_lit.run_directory import read_metrics
+
 
 class MetricsLog(Logger):
     """Writes `metrics.csv` into the run's directory.
@@ -74,12 +76,3 @@ class MetricsLog(Logger):
     def finalize(self, status: str) -> None:
         """Write what is left, also when the run failed."""
         self.save()
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.csv as numbers; a metric that a row lacks is left out of it."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    return [{**row, "step": int(row["step"])} for row in rows if "step" in row]

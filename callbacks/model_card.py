@@ -1,10 +1,12 @@
 """MODEL_CARD.md: what a run was trained on, how large it is, and what it costs to deploy."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from gpt4o_lit.callbacks.manifest import add
 from gpt4o_lit.evaluation.deploy import DeploymentCost, measure
 from gpt4o_lit.model import count_parameters
 
@@ -13,8 +15,8 @@ class ModelCard(Callback):
     """Writes the card when training ends; every figure in it was counted or measured.
 
     Args:
-        measure: Open the run in a process of its own, and tell what it takes there. False leaves
-            that part out.
+        measure: Open the run in a process of its own, and tell what it takes there, in
+            manifest.json too. False leaves that part out.
     """
 
     def __init__(self, measure: bool = True) -> None:
@@ -32,7 +34,9 @@ class ModelCard(Callback):
             _quality(trainer),
         ]
         if self.measure:
-            parts.append(_deployment(measure(run)))
+            cost = measure(run)
+            parts.append(_deployment(cost))
+            add(run, {"deployment": asdict(cost)})
         (run / "MODEL_CARD.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

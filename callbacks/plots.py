@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from lightning import Callback, LightningModule, Trainer
 from matplotlib import pyplot as plt
 
-from gpt4o_lit.callbacks.metrics_log import read_metrics
+from gpt4o_lit.run_directory import read_metrics
 
 FIGURES = {
     "loss": (("train/loss", "val/loss"), "nats per target"),

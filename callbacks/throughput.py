@@ -21,6 +21,9 @@ class Throughput(Callback):
     that has most. With several each one's memory is logged beside it. A profiler in the Trainer's
     key takes the place of the clock for data.
 
+    `perf/tokens`, `perf/flops` and `perf/seconds` are all that training has taken so far, of all
+    processes, so that runs can be compared at equal cost; a run that goes on counts on.
+
     The clock stands still from the start of a validation to the next batch, so that neither it nor
     the samples, checkpoints and plots that follow it count as training.
 
@@ -31,14 +34,16 @@ class Throughput(Callback):
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
         self._tokens, self._flops, self._since, self._logged_step = 0, 0.0, 0.0, 0
-        self._paused: float | None = None
+        self._paused: float | None = 0.0
         self._fetching = FetchClock()
+        self._taken, self._world_size = {"tokens": 0.0, "flops": 0.0, "seconds": 0.0}, 1
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Look up the peak once."""
         if not self.enabled:
             return
         dtype = product_dtype(str(trainer.precision))
+        self._world_size = trainer.world_size
         self._peak = peak_flops(pl_module.device, dtype) * trainer.world_size
         if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
             trainer.profiler = self._fetching  # type: ignore[attr-defined]
@@ -68,7 +73,9 @@ class Throughput(Callback):
             return
         self._logged_step = step  # micro-batches that do not step come by here too
         now = _now(pl_module.device)
-        rate = trainer.world_size / max(now - self._since, 1e-9)
+        rate = self._world_size / max(now - self._since, 1e-9)
+        self._taken = self._taken_until(now)
+        pl_module.log_dict({f"perf/{what}": amount for what, amount in self._taken.items()})
         pl_module.log("perf/tokens_per_second", self._tokens * rate, prog_bar=True)
         pl_module.log("perf/mfu", self._flops * rate / self._peak)
         self._log_worst(trainer, pl_module, self._fetching.seconds / max(now - self._since, 1e-9))
@@ -78,6 +85,23 @@ class Throughput(Callback):
         """Stop the clock."""
         if self.enabled:
             self._paused = _now(pl_module.device)
+
+    def state_dict(self) -> dict[str, float]:
+        """What training has taken so far."""
+        stopped = time.perf_counter() if self._paused is None else self._paused
+        return self._taken_until(stopped) if self.enabled else {}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Count on from there."""
+        self._taken = dict(state_dict)
+
+    def _taken_until(self, now: float) -> dict[str, float]:
+        done, world_size = self._taken, self._world_size
+        return {
+            "tokens": done["tokens"] + self._tokens * world_size,
+            "flops": done["flops"] + self._flops * world_size,
+            "seconds": done["seconds"] + now - self._since,
+        }
 
     def _log_worst(self, trainer: Any, pl_module: Any, wait: float) -> None:
         own = torch.tensor([wait, _peak_gib(pl_module.device)], device=pl_module.device)

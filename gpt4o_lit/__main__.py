@@ -17,6 +17,7 @@ VERBS = {
     "generate": ("gpt4o_lit.commands.generate", "let a trained run write"),
     "predict-file": ("gpt4o_lit.commands.predict_file", "translate, summarize, answer a file"),
     "compress": ("gpt4o_lit.commands.compress", "make a run smaller and faster, and measure it"),
+    "report": ("gpt4o_lit.commands.report", "compare runs, or an ablation, on one page"),
     "ledger": ("gpt4o_lit.commands.ledger", "measure a run beside what was made of it"),
     "sensitivity": ("gpt4o_lit.commands.sensitivity", "which layers bear pruning and rounding"),
     "chat": ("gpt4o_lit.commands.chat", "talk with a run in the terminal"),

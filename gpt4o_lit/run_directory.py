@@ -1,8 +1,10 @@
 """A run's own directory: where it lies, what is in it, and that none is ever written over."""
 
+import csv
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 NETWORK = "network.json"  # what a compressed network is, in place of checkpoints
 
@@ -88,6 +90,17 @@ class RunDirectory:
         """
         path = self.checkpoints / "best.ckpt"
         return path if path.exists() else self.last_checkpoint
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.csv as numbers; a metric that a row lacks is left out of it."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = csv.reader(file)
+        names = next(lines, [])
+        rows = [{k: float(v) for k, v in zip(names, line, strict=True) if v} for line in lines]
+    return [{**row, "step": int(row["step"])} for row in rows if "step" in row]
 
 
 def _make_dated(folder: Path) -> Path:

@@ -65,6 +65,7 @@ class SecondABatch(LightningModule):
         self.clock, self.weight = clock, torch.nn.Parameter(torch.ones(()))
         self.told: list[tuple[int, float]] = []
         self.waits: list[float] = []
+        self.taken: list[dict[str, float]] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         self.clock.now += 1
@@ -84,6 +85,9 @@ class SecondABatch(LightningModule):
             self.told.append((self.trainer.global_step, value))
         if name == "perf/data_wait":
             self.waits.append(value)
+
+    def log_dict(self, dictionary: Any, *args: Any, **kwargs: Any) -> None:
+        self.taken.append({name.removeprefix("perf/"): value for name, value in dictionary.items()})
 
 
 class WritesLong(Callback):
@@ -124,14 +128,38 @@ def test_the_wait_is_the_share_of_time_that_training_batches_take(
     assert module.waits == pytest.approx(shares)
 
 
-def train(module: SecondABatch, data: LightningDataModule, accumulate: int) -> None:
+def test_what_training_has_taken_adds_up_and_a_run_that_goes_on_counts_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+    monkeypatch.setattr(throughput, "peak_flops", lambda device, dtype: 1.0)
+    first, second = Throughput(), Throughput()
+    assert first.state_dict() == {"tokens": 0, "flops": 0, "seconds": 0}
+    modules = [SecondABatch(clock) for _ in range(2)]
+    train(modules[0], Windows(clock), 1, first)
+    second.load_state_dict(first.state_dict())
+    train(modules[1], Windows(clock), 1, second)
+    steps = range(2, 25, 2)
+    # A batch takes a second; validations, and what is written behind them, take none of training's.
+    assert modules[0].taken + modules[1].taken == [
+        {"tokens": step * BATCH * SEQ_LEN, "flops": step, "seconds": step} for step in steps
+    ]
+
+
+def train(
+    module: SecondABatch,
+    data: LightningDataModule,
+    accumulate: int,
+    speed: Throughput | None = None,
+) -> None:
     Trainer(
         accelerator="cpu",
         max_epochs=1,
         accumulate_grad_batches=accumulate,
         log_every_n_steps=2,
         val_check_interval=3,
-        callbacks=[Throughput(), WritesLong(module.clock)],
+        callbacks=[speed or Throughput(), WritesLong(module.clock)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -137,6 +137,8 @@ def outcome(run: Path) -> dict[str, Any]:
     """All that a run leaves which is not about time: every part of each checkpoint, each metric."""
     files = {file.name: torch.load(file, weights_only=True)
              for file in sorted((run / "checkpoints").glob("*.ckpt"))}  # fmt: skip
+    for saved in files.values():
+        del saved["callbacks"]["Throughput"]["seconds"]
     rows = read_metrics(run / "metrics.csv")
     metrics = [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows]
     return {"files": files, "metrics": metrics, "left": list(run.rglob("*.part"))}

@@ -59,6 +59,10 @@ def test_a_run_leaves_everything_in_its_directory(config: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["steps"] == 6
     assert manifest["data"]["checksum"]
+    assert manifest["data"]["tokenizer"] == "bytes-1"
+    assert len(manifest["code"]) == 16
+    assert manifest["deployment"]["weight_bytes"] == 4 * manifest["parameters"]
+    assert manifest["bytes_per_parameter"] == 4
     assert "What does it cost to deploy?" in (run / "MODEL_CARD.md").read_text()
     assert (run / "samples.md").read_text().count("## Step") == 2
 
@@ -82,7 +86,10 @@ def test_a_run_that_was_stopped_equals_one_that_never_was(config: Path) -> None:
     assert main(["fit", "--resume", "stopped", "--trainer.max_steps", "6"]) == 0
     assert_equal(weights(whole), weights(Path("stopped")), atol=0)
     metrics = [read_metrics(Path(run) / "metrics.csv") for run in ("whole", "stopped")]
-    assert [row["train/loss"] for row in metrics[0]] == [row["train/loss"] for row in metrics[1]]
+    for name in ("train/loss", "perf/tokens", "perf/flops"):
+        assert [row[name] for row in metrics[0]] == [row[name] for row in metrics[1]]
+    seconds = [row["perf/seconds"] for row in metrics[1]]
+    assert seconds == sorted(set(seconds))
 
 
 @pytest.mark.slow

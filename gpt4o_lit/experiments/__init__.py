@@ -1,0 +1,1 @@
+"""Ablations, sweeps and reports: from a question to a fair answer."""
