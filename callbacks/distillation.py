@@ -1,7 +1,7 @@
 """Learning from a teacher while a network trains."""
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import Callback, Trainer
@@ -32,6 +32,9 @@ class Distillation(Callback):
         end: Step from which on nothing is taught; up to 1 a share of all steps.
         enabled: False opens no teacher.
     """
+
+    needs_whole_vocabulary: ClassVar[bool] = True
+    """Whether it reads the logits of all pieces on each process."""
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from gpt4o_lit.evaluation.deploy import peak_memory
 from gpt4o_lit.evaluation.efficiency import peak_flops
+from gpt4o_lit.strategies import data_place
 
 DTYPES = {"16": torch.float16, "32": torch.float32, "64": torch.float64}
 
@@ -36,14 +37,14 @@ class Throughput(Callback):
         self._tokens, self._flops, self._since, self._logged_step = 0, 0.0, 0.0, 0
         self._paused: float | None = 0.0
         self._fetching = FetchClock()
-        self._taken, self._world_size = {"tokens": 0.0, "flops": 0.0, "seconds": 0.0}, 1
+        self._taken, self._readers = {"tokens": 0.0, "flops": 0.0, "seconds": 0.0}, 1
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Look up the peak once."""
         if not self.enabled:
             return
         dtype = product_dtype(str(trainer.precision))
-        self._world_size = trainer.world_size
+        _, self._readers = data_place(trainer)  # those that share a network read the same
         self._peak = peak_flops(pl_module.device, dtype) * trainer.world_size
         if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
             trainer.profiler = self._fetching  # type: ignore[attr-defined]
@@ -73,7 +74,7 @@ class Throughput(Callback):
             return
         self._logged_step = step  # micro-batches that do not step come by here too
         now = _now(pl_module.device)
-        rate = self._world_size / max(now - self._since, 1e-9)
+        rate = self._readers / max(now - self._since, 1e-9)
         self._taken = self._taken_until(now)
         pl_module.log_dict({f"perf/{what}": amount for what, amount in self._taken.items()})
         pl_module.log("perf/tokens_per_second", self._tokens * rate, prog_bar=True)
@@ -96,10 +97,10 @@ class Throughput(Callback):
         self._taken = dict(state_dict)
 
     def _taken_until(self, now: float) -> dict[str, float]:
-        done, world_size = self._taken, self._world_size
+        done, readers = self._taken, self._readers
         return {
-            "tokens": done["tokens"] + self._tokens * world_size,
-            "flops": done["flops"] + self._flops * world_size,
+            "tokens": done["tokens"] + self._tokens * readers,
+            "flops": done["flops"] + self._flops * readers,
             "seconds": done["seconds"] + now - self._since,
         }
 

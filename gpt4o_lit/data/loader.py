@@ -28,8 +28,14 @@ class Order:
 
 
 def order_in(trainer: Any, seed: int, shuffle: bool, checksum: str) -> Order:
-    """That of this process of a Trainer's, or of one alone."""
+    """That of this process of a Trainer's, or of one alone.
+
+    Processes that share a network read the same; the strategy says which do.
+    """
     rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    places = getattr(trainer and trainer.strategy, "distributed_sampler_kwargs", None)
+    if places is not None:
+        rank, world_size = places["rank"], places["num_replicas"]
     return Order(rank=rank, world_size=world_size, seed=seed, shuffle=shuffle, checksum=checksum)
 
 

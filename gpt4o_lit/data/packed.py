@@ -137,8 +137,8 @@ class PackedDataModule(LightningDataModule):
 
     def trained_on(self, batches: int) -> str:
         """A sentence on the data and how much of it so many batches on all processes were."""
-        split, trainer = self._opened().split("train"), self.trainer
-        tokens = batches * (trainer.world_size if trainer else 1) * self.tokens_per_batch
+        split, order = self._opened().split("train"), order_in(self.trainer, self.seed, True, "")
+        tokens = batches * order.world_size * self.tokens_per_batch
         sources = ", ".join(f"`{source}`" for source in self.corpus_config.sources)
         return (
             f"{sources}: {split.num_documents:,} documents, {split.num_bytes:,} bytes, "

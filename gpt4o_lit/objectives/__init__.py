@@ -1,6 +1,7 @@
 """What the network is asked, and what its answers cost."""
 
 from gpt4o_lit.objectives.causal import CausalLM
+from gpt4o_lit.objectives.chunks import VocabularyPart
 from gpt4o_lit.objectives.distillation import Lesson, Readout, Teacher, distillation_loss
 from gpt4o_lit.objectives.draws import Draws
 from gpt4o_lit.objectives.loss import linear_cross_entropy, token_statistics
@@ -34,6 +35,7 @@ __all__ = [
     "SpanCorruption",
     "Teacher",
     "Vocabulary",
+    "VocabularyPart",
     "direct_preference_loss",
     "distillation_loss",
     "linear_cross_entropy",

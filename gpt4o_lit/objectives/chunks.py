@@ -4,9 +4,11 @@ Shapes: N positions, C positions of a chunk, D dim, V vocabulary.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 CHUNK_BYTES = {"cpu": 100 << 20, "cuda": 512 << 20}
 """Room for the logits of a chunk, by device; measured by benchmarks/loss_speed.py."""
@@ -31,12 +33,82 @@ def chunks(length: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + step, length))
 
 
-def normalize_(logits_CV: Tensor) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class VocabularyPart:
+    """The rows of the output matrix that this process has, as many as each other of its group.
+
+    Logits then stay in parts too: what is sent is a number or two for each position (loss parallel,
+    arXiv:1909.08053). A process's gradient of the features is that of its own part.
+    """
+
+    rank: int
+    size: int
+    """Of how many processes."""
+    group: Any = None
+    """A torch.distributed group."""
+
+    def rows(self, targets_C: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+        """The targets as rows of this part, 0 for those of others, and which are here: (C,)."""
+        rows_C = targets_C - self.rank * num_rows
+        here_C = (rows_C >= 0) & (rows_C < num_rows)
+        return rows_C.where(here_C, 0), here_C
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Over all parts."""
+        return self._reduced(x, distributed.ReduceOp.SUM)
+
+    def max(self, x: Tensor) -> Tensor:
+        """Over all parts."""
+        return self._reduced(x, distributed.ReduceOp.MAX)
+
+    def _reduced(self, x: Tensor, operation: Any) -> Tensor:
+        if self.size > 1:
+            x = x.contiguous()
+            distributed.all_reduce(x, operation, group=self.group)
+        return x
+
+
+WHOLE = VocabularyPart(rank=0, size=1)
+
+
+def normalize_(logits_CV: Tensor, part: VocabularyPart = WHOLE) -> Tensor:
     """Turn logits into probabilities in place; returns the log Z (C,) that they were divided by."""
-    peak_C = logits_CV.amax(dim=1)
+    peak_C = part.max(logits_CV.amax(dim=1))
+    if part.size > 1:
+        total_C = part.sum(logits_CV.sub_(peak_C[:, None]).exp_().sum(dim=1))
+        logits_CV.div_(total_C[:, None])
+        return peak_C + total_C.log()
     torch.softmax(logits_CV, dim=1, out=logits_CV)
     # With the peak taken off, the greatest probability is 1/Z: log Z needs no pass of its own.
     return peak_C - logits_CV.amax(dim=1).log()
+
+
+def at_targets(
+    logits_CV: Tensor, targets_C: Tensor, part: VocabularyPart = WHOLE
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The logits of the targets (C,); in which row of the part each is, and whether it is there."""
+    rows_C, here_C = part.rows(targets_C, logits_CV.shape[1])
+    own_C = logits_CV.gather(1, rows_C[:, None]).squeeze(1)
+    return part.sum(own_C * here_C), rows_C, here_C
+
+
+def come_first(logits_CV: Tensor, targets_C: Tensor, part: VocabularyPart = WHOLE) -> Tensor:
+    """Whether each target has the greatest logit, and none before it has the same: (C,)."""
+    rows_C = logits_CV.argmax(dim=1)
+    if part.size == 1:
+        return rows_C == targets_C
+    peak_C = logits_CV.gather(1, rows_C[:, None]).squeeze(1)
+    own_C, never = rows_C + part.rank * logits_CV.shape[1], part.size * logits_CV.shape[1]
+    own_C = own_C.where(peak_C == part.max(peak_C.clone()), never)
+    return -part.max(-own_C) == targets_C
+
+
+def log_sum_exp(logits_CV: Tensor, part: VocabularyPart = WHOLE) -> Tensor:
+    """log Z of all logits: (C,)."""
+    if part.size == 1:
+        return logits_CV.logsumexp(dim=1)
+    peak_C = part.max(logits_CV.amax(dim=1))
+    return peak_C + part.sum((logits_CV - peak_C[:, None]).exp_().sum(dim=1)).log()
 
 
 class ChunkedHead:

@@ -9,7 +9,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gpt4o_lit.objectives.chunks import ChunkedHead, HeadGradients, asked, chunks, normalize_
+from gpt4o_lit.objectives.chunks import (
+    WHOLE,
+    ChunkedHead,
+    HeadGradients,
+    VocabularyPart,
+    asked,
+    at_targets,
+    chunks,
+    come_first,
+    log_sum_exp,
+    normalize_,
+)
 from gpt4o_lit.objectives.objective import IGNORED
 
 
@@ -25,17 +36,21 @@ def linear_cross_entropy(
     label_smoothing: float = 0.0,
     ignore_index: int = IGNORED,
     chunk_size: int | None = None,
+    part: VocabularyPart = WHOLE,
 ) -> Tensor:
     """Sum of the negative log-likelihoods, in nats, of the targets that are not ignored.
 
     Logits and their gradient are made once, by chunks, in the forward; the backward only scales.
     Follows autocast: products in its dtype, softmax in float32. `z_loss` adds that weight times
-    log(Z)² (arXiv:2204.02311). The result is differentiable once.
+    log(Z)² (arXiv:2204.02311). The result is differentiable once. Where `part` says so, weight and
+    bias are those of a part of the pieces, and the loss is that of all of them.
     """
     kept_N, targets_N = asked(targets_N, ignore_index)
     if kept_N is not None:
         features_ND = features_ND[kept_N]
-    options = _Options(softcap, z_loss, label_smoothing, chunk_size, torch.is_grad_enabled())
+    options = _Options(
+        softcap, z_loss, label_smoothing, chunk_size, part, torch.is_grad_enabled()
+    )
     return _LinearCrossEntropy.apply(features_ND, weight_VD, bias, targets_N, options)
 
 
@@ -50,6 +65,7 @@ def token_statistics(
     softcap: float | None = None,
     ignore_index: int = IGNORED,
     chunk_size: int | None = None,
+    part: VocabularyPart = WHOLE,
 ) -> tuple[Tensor, Tensor]:
     """Per position the negative log-likelihood of its target, and whether the target comes first.
 
@@ -64,9 +80,10 @@ def token_statistics(
     for rows in chunks(asked_M.shape[0], head.chunk_size(chunk_size)):
         logits_CV = head.logits(features_MD[rows])
         targets_C = asked_M[rows]
-        corrects.append(logits_CV.argmax(dim=-1) == targets_C)
-        logits_CV.sub_(logits_CV.gather(1, targets_C[:, None]))
-        nlls.append(logits_CV.logsumexp(dim=-1))
+        corrects.append(come_first(logits_CV, targets_C, part))
+        at_target_C, _, _ = at_targets(logits_CV, targets_C, part)
+        logits_CV.sub_(at_target_C[:, None])
+        nlls.append(log_sum_exp(logits_CV, part))
     if kept_N is None:
         return torch.cat(nlls), torch.cat(corrects)
     nll_N[kept_N], correct_N[kept_N] = torch.cat(nlls), torch.cat(corrects)
@@ -82,12 +99,14 @@ class _Options:
         z_loss: float,
         label_smoothing: float,
         chunk_size: int | None,
+        part: VocabularyPart,
         with_gradients: bool,
     ) -> None:
         self.softcap = softcap
         self.z_loss = z_loss
         self.label_smoothing = label_smoothing
         self.chunk_size = chunk_size
+        self.part = part
         self.with_gradients = with_gradients
 
 
@@ -127,19 +146,20 @@ def _chunk_loss(
     logits_CV: Tensor, targets_C: Tensor, options: _Options, with_slopes: bool
 ) -> tuple[Tensor, Tensor]:
     """Loss of a chunk and, written over the logits, its slope at the logits before the soft-cap."""
-    smoothing, vocab_size = options.label_smoothing, logits_CV.shape[1]
-    at_target_C = logits_CV.gather(1, targets_C[:, None]).squeeze(1)
-    mean_C = logits_CV.mean(dim=1) if smoothing else at_target_C
+    smoothing, part = options.label_smoothing, options.part
+    vocab_size = logits_CV.shape[1] * part.size
+    at_target_C, rows_C, here_C = at_targets(logits_CV, targets_C, part)
+    mean_C = part.sum(logits_CV.sum(dim=1)) / vocab_size if smoothing else at_target_C
     capped_CV = logits_CV.clone() if options.softcap is not None and with_slopes else None
-    log_z_C, slopes_CV = normalize_(logits_CV), logits_CV
+    log_z_C, slopes_CV = normalize_(logits_CV, part), logits_CV
     loss_C = log_z_C - (1.0 - smoothing) * at_target_C - smoothing * mean_C
     if options.z_loss:
         loss_C = loss_C + options.z_loss * log_z_C.square()
     if with_slopes:
         if options.z_loss:
             slopes_CV.mul_((1.0 + 2.0 * options.z_loss * log_z_C)[:, None])
-        hit_C1 = torch.full_like(at_target_C, smoothing - 1.0)[:, None]
-        slopes_CV.scatter_add_(1, targets_C[:, None], hit_C1)
+        hit_C = here_C * torch.full_like(at_target_C, smoothing - 1.0)
+        slopes_CV.scatter_add_(1, rows_C[:, None], hit_C[:, None])
         if smoothing:
             slopes_CV.sub_(smoothing / vocab_size)
         if capped_CV is not None and options.softcap is not None:

@@ -80,14 +80,21 @@ class FSDP2(ModelParallelStrategy):
         task: Any = self.lightning_module
         fits = task.trainer.state.fn == TrainerFn.FITTING
         parts = [*task.trainer.callbacks, *([task.optimizer_recipe] if fits else [])]
-        require_none_needs_whole("FSDP2", parts)
-        processes = self._data_parallel_size = self.num_nodes * self.num_processes
+        require_none_needs_whole(type(self).__name__, parts)
+        processes = self.num_nodes * self.num_processes
+        self._data_parallel_size = processes // int(self._tensor_parallel_size)
         if processes % self.replicas:
             raise ValueError(
                 f"replicas ({self.replicas}) must divide the number of processes ({processes}); "
                 "set it to the number of machines"
             )
         super().setup_environment()
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """Which batches a process reads; those that share a network read the same."""
+        shares = int(self._tensor_parallel_size)
+        return {"num_replicas": self.world_size // shares, "rank": self.global_rank // shares}
 
     def parallelize(self, task: Any) -> None:
         """Shard the network of a task, which each process has built alike."""
@@ -147,11 +154,12 @@ class FSDP2(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """The whole state, by the places that weights have in the optimizer's groups as it is
         without parts; nothing on all processes but the first. Or each process's parts."""
-        state = getattr(optimizer, "_optimizer", optimizer).state_dict()
+        optimizer = getattr(optimizer, "_optimizer", optimizer)
+        state, weights = optimizer.state_dict(), _weights(optimizer)
         if self._save_distributed_checkpoint:
             return dict(state)
         whole = {
-            place: {name: _whole(value) for name, value in parts.items()}
+            place: {name: self._whole(value, weights[place]) for name, value in parts.items()}
             for place, parts in state["state"].items()
         }
         return state | {"state": whole} if self.is_global_zero else {}
@@ -160,11 +168,10 @@ class FSDP2(ModelParallelStrategy):
         """Take this process's part of the whole state, or read it from the folder."""
         states = checkpoint["optimizer_states"]
         for number, (optimizer, whole) in enumerate(zip(self.optimizers, states, strict=True)):
-            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             places = [place for group in whole["param_groups"] for place in group["params"]]
-            like = dict(zip(places, weights, strict=True))
+            like = dict(zip(places, _weights(optimizer), strict=True))
             parts = {
-                place: {name: _part(value, like[place]) for name, value in state.items()}
+                place: {name: self._part(value, like[place]) for name, value in state.items()}
                 for place, state in whole["state"].items()
             }
             self._read(
@@ -182,16 +189,20 @@ class FSDP2(ModelParallelStrategy):
         if parts:
             load(parts, storage_reader=HuggingFaceStorageReader(str(self._folder)))
 
+    def _whole(self, value: Any, weight: nn.Parameter) -> Any:
+        """Of what the optimizer knows of a weight, on the CPU where it is a tensor in parts."""
+        return value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
-def _whole(value: Any) -> Any:
-    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+    def _part(self, value: Any, weight: nn.Parameter) -> Any:
+        """Of a tensor as large as a weight the part that the process has of the weight."""
+        if not isinstance(value, Tensor) or not value.ndim or not isinstance(weight, DTensor):
+            return value
+        if value.is_meta:
+            return torch.zeros_like(weight, dtype=value.dtype)
+        value = value.to(weight.device)
+        return distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
 
 
-def _part(value: Any, like: Any) -> Any:
-    """Of a tensor as large as a weight the part that the process has of the weight."""
-    if not isinstance(value, Tensor) or not value.ndim or not isinstance(like, DTensor):
-        return value
-    if value.is_meta:
-        return torch.zeros_like(like, dtype=value.dtype)
-    value = value.to(like.device)
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+def _weights(optimizer: Any) -> list[nn.Parameter]:
+    """Those of all groups, in their order."""
+    return [weight for group in optimizer.param_groups for weight in group["params"]]

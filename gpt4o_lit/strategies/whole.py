@@ -35,6 +35,17 @@ def whole_network(strategy: Any, network: Transformer) -> Transformer:
     return copy.eval().to(strategy.root_device)  # type: ignore[return-value]
 
 
+def data_place(trainer: Any) -> tuple[int, int]:
+    """Which of the processes that read batches of their own this is, and how many there are.
+
+    Those that share a network read the same.
+    """
+    places = getattr(trainer.strategy, "distributed_sampler_kwargs", None)
+    if places is None:
+        return trainer.global_rank, trainer.world_size
+    return places["rank"], places["num_replicas"]
+
+
 def require_none_needs_whole(strategy: str, parts: Iterable[Any]) -> None:
     """Refuse callbacks and optimizers that see nothing in parts of weights.
 

@@ -1,6 +1,6 @@
 """Weighting and clipping of gradients in one pass over them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +10,28 @@ from torch.distributed.tensor import DTensor
 
 @torch.no_grad()
 def scale_and_clip_(
-    parameters: Iterable[nn.Parameter], scale: float, max_norm: float | None
+    parameters: Iterable[nn.Parameter],
+    scale: float,
+    max_norm: float | None,
+    total: Callable[[list[nn.Parameter], Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Multiply all gradients by `scale`, then shrink them to `max_norm`; one pass at most.
 
-    Of gradients in parts (FSDP2) the norm is that of the whole, on every process.
+    Of gradients in parts (FSDP2) the norm is that of the whole, on every process. Where weights are
+    parts of a matrix (tensor parallelism), `total` sums a number of each over processes.
 
     Returns the norm (a scalar tensor) that the scaled gradients had before they were clipped.
     """
-    grads = [p.grad for p in parameters if p.grad is not None]
+    weights = [weight for weight in parameters if weight.grad is not None]
+    grads = [weight.grad for weight in weights if weight.grad is not None]
     if not grads:
         return torch.zeros(())
     parts = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in grads]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts)))
+    norms = torch.stack(torch._foreach_norm(parts))
+    if total is None:
+        norm = torch.linalg.vector_norm(norms)
+    else:
+        norm = total(weights, norms.square()).sqrt()
     if isinstance(grads[0], DTensor):
         mesh, square = grads[0].device_mesh, norm.square()
         for axis, placement in enumerate(grads[0].placements):

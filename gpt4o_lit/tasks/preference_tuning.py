@@ -1,7 +1,7 @@
 """Preferences: a network learns which answers are liked better (DPO)."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class PreferenceTuning(Task):
         compile: Compile the stacks of the network; checkpoint keys stay as they are.
         dropout: Of every stack, in place of the run's.
     """
+
+    needs_whole_vocabulary: ClassVar[bool] = True
+    """Whether it reads the logits of all pieces on each process."""
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from torch import Tensor
 from gpt4o_lit.model import TransformerConfig, training_flops
 from gpt4o_lit.objectives import CausalLM, Draws, Example, Objective, Vocabulary
 from gpt4o_lit.optim import OptimizerRecipe, Schedule
+from gpt4o_lit.strategies import data_place
 from gpt4o_lit.tasks.task import NO_STACKS
 from gpt4o_lit.tasks.token_prediction import Batch, TokenPrediction
 
@@ -106,8 +107,8 @@ class Pretraining(TokenPrediction):
         """Each window of each epoch draws by itself, on whatever process it is read and in whatever
         batch; each validation draws alike."""
         epoch, stage = (self.current_epoch, 0) if training else (0, 1)
-        trainer, data = self.trainer, self.datamodule
+        (place, places), data = data_place(self.trainer), self.datamodule
         size = data.batch_size if training else data.eval_batch_size
-        first = (batch_idx * trainer.world_size + trainer.global_rank) * size
+        first = (batch_idx * places + place) * size
         places_B = torch.arange(first, first + len(tokens_BT1), device=tokens_BT1.device)
         return Draws((self._seed, stage, epoch), places_B)

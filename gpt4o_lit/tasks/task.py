@@ -13,9 +13,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from gpt4o_lit.interop.pretrained import Pretrained, with_dropout
 from gpt4o_lit.model import Transformer, TransformerConfig
 from gpt4o_lit.model.low_rank import merged_state, require_same_adapters
-from gpt4o_lit.objectives import Readout, Teacher
+from gpt4o_lit.objectives import Readout, Teacher, VocabularyPart
+from gpt4o_lit.objectives.chunks import WHOLE
 from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine, refresh_row_parts
-from gpt4o_lit.strategies import FSDP2, DeepSpeed
+from gpt4o_lit.strategies import FSDP2, DeepSpeed, TensorParallel, data_place
 from gpt4o_lit.strategies.compile import compile_
 from gpt4o_lit.tasks.gradients import scale_and_clip_
 
@@ -107,6 +108,23 @@ class Task(LightningModule):
             )
         return config
 
+    def known_config(self) -> TransformerConfig:
+        """What is known of the network before the data is prepared: a tokenizer that is trained may
+        say how many pieces it will have."""
+        recipe = getattr(self.datamodule, "tokenizer_recipe", None)
+        pieces = self.transformer_config.vocab_size or getattr(recipe, "vocab_size", None)
+        if pieces is None and recipe is not None and not recipe.sample_bytes:
+            pieces = recipe.build(()).vocab_size
+        return replace(self.transformer_config, vocab_size=pieces)
+
+    @property
+    def vocabulary_part(self) -> VocabularyPart:
+        """Of which pieces this process makes the logits."""
+        strategy, whole = self.trainer.strategy, self.transformer.config.num_classes is not None
+        if whole or not isinstance(strategy, TensorParallel):
+            return WHOLE
+        return VocabularyPart(strategy.group_rank, strategy.group_size, strategy.group)
+
     def on_network_cut(self, cut_from: TransformerConfig) -> None:
         """Finish what the network is made of now, group its weights, remember what it was."""
         self.cut_from = cut_from
@@ -183,7 +201,13 @@ class Task(LightningModule):
         self._window = self._window.to(sums.device) + sums
         if self._is_plain:
             return loss_sum / num_targets.clamp(min=1)
-        return loss_sum / self._reference
+        return loss_sum / (self._reference * self._copies)
+
+    @property
+    def _copies(self) -> int:
+        """Processes that work out the same loss, and not each a part of it."""
+        strategy, shared = self.trainer.strategy, self.vocabulary_part.size > 1
+        return 1 if shared or not isinstance(strategy, TensorParallel) else strategy.group_size
 
     @property
     def _is_plain(self) -> bool:
@@ -220,13 +244,18 @@ class Task(LightningModule):
             window = self.trainer.strategy.reduce(own.to(self.device, copy=True), reduce_op="sum")
             factor = self.trainer.accumulate_grad_batches * self.trainer.world_size
             scale = self._reference * factor / max(float(window[1]), 1.0)
+        shares = self.trainer.strategy
+        shares = shares if isinstance(shares, TensorParallel) else None
+        if shares is not None:
+            shares.add_up_gradients(self.transformer)
         is_watched = self.guard is not None or self.logs_this_step
         if isinstance(self.trainer.strategy, DeepSpeed):  # whose step clips, and knows the norm
             self.trainer.strategy.weigh_gradients(scale)
         elif is_watched or scale != 1.0 or gradient_clip_val is not None:
             loss_scale = self._loss_scale(optimizer)
             max_norm = None if gradient_clip_val is None else gradient_clip_val * loss_scale
-            norm = scale_and_clip_(self.transformer.parameters(), scale, max_norm) / loss_scale
+            weights, total = self.transformer.parameters(), shares and shares.sum_over_group
+            norm = scale_and_clip_(weights, scale, max_norm, total) / loss_scale
             if self.guard is not None and not self._may_step(self.guard, window, own, norm):
                 optimizer.zero_grad()
                 return
@@ -273,7 +302,8 @@ class Task(LightningModule):
         """Put the network's own description beside its weights, as plain data, and what of the
         losses of each process is not logged yet."""
         running = torch.as_tensor(self.all_gather(self._running.to(self.device)))
-        checkpoint["losses_to_log"] = running.reshape(-1, 2).cpu()
+        copies = self.trainer.world_size // data_place(self.trainer)[1]
+        checkpoint["losses_to_log"] = running.reshape(-1, 2)[::copies].cpu()
         checkpoint["transformer_config"] = self.transformer.config.to_dict()
         checkpoint["tokenizer_fingerprint"] = self.datamodule.tokenizer.fingerprint
         if self.cut_from is not None:
@@ -317,7 +347,7 @@ class Task(LightningModule):
 
     def _take_losses_to_log(self, by_rank: Tensor) -> None:
         """Each process its own; where there are now more or fewer, the first one has all."""
-        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        rank, processes = data_place(self.trainer)
         if len(by_rank) == processes:
             self._running = by_rank[rank].double()
         elif rank == 0:

@@ -72,8 +72,9 @@ class TokenPrediction(Task):
         features, targets = self._features(self.transformer, example)
         head = self.transformer.head
         nll, correct = token_statistics(
-            features, head.matrix(), targets, bias=head.bias, softcap=head.softcap
-        )
+            features, head.matrix(), targets, bias=head.bias, softcap=head.softcap,
+            part=self.vocabulary_part,
+        )  # fmt: skip
         asked = targets != -100
         marks = torch.tensor(self.mark_ids, dtype=torch.long, device=targets.device)
         text = asked & ~torch.isin(targets, marks)
@@ -99,8 +100,9 @@ class TokenPrediction(Task):
         features, targets = self._features(self.transformer, example)
         head = self.transformer.head
         nll, _ = token_statistics(
-            features, head.matrix(), targets, bias=head.bias, softcap=head.softcap
-        )
+            features, head.matrix(), targets, bias=head.bias, softcap=head.softcap,
+            part=self.vocabulary_part,
+        )  # fmt: skip
         return {"targets": example.targets, "nll": nll.view(example.targets.shape)}
 
     def _features(self, network: Transformer, example: Example) -> tuple[Tensor, Tensor]:
@@ -124,6 +126,7 @@ class TokenPrediction(Task):
             bias=head.bias,
             softcap=head.softcap,
             label_smoothing=label_smoothing,
+            part=self.vocabulary_part,
         )
         return loss_sum, (targets != -100).sum()
 
