@@ -7,6 +7,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from gpt4o_lit.strategies import data_place
+
 
 class Predictions(BasePredictionWriter):
     """A row for each token that was asked: its window, id, piece and -log p in nats.
@@ -14,7 +16,8 @@ class Predictions(BasePredictionWriter):
     Of a classification a row for each text, longest last: the class or classes that it is given,
     those that it has, and the probability of each class.
 
-    Each further process of a launch writes a file of its own, predictions_RANK.csv.
+    Each further process of a launch that reads texts of its own writes a file of its own,
+    predictions_NUMBER.csv.
     """
 
     def __init__(self) -> None:
@@ -23,7 +26,8 @@ class Predictions(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the header."""
-        rank = trainer.global_rank
+        rank, places = data_place(trainer)
+        self._writes = trainer.global_rank % (trainer.world_size // places) == 0
         self.path = Path(trainer.default_root_dir) / f"predictions{f'_{rank}' if rank else ''}.csv"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         header: tuple[str, ...] = ("window", "id", "piece", "nats")
@@ -64,8 +68,11 @@ class Predictions(BasePredictionWriter):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell where they are."""
-        print(f"predictions: {self.path}")
+        if self._writes:
+            print(f"predictions: {self.path}")
 
     def _write(self, rows: list[tuple[Any, ...]], mode: str) -> None:
+        if not self._writes:  # another process has the same
+            return
         with self.path.open(mode, encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(rows)

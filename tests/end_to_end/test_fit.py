@@ -258,9 +258,9 @@ def fit_on_two(*flags: str, strategy: str = "with/ddp") -> None:
     fit_on(*flags, "--config", strategy, "--trainer.devices", "2")
 
 
-def fit_on(*flags: str, limit_bytes: int | None = None) -> None:
+def fit_on(*flags: str, limit_bytes: int | None = None, verb: str = "fit") -> None:
     """A run in processes of its own, as many as the flags say, whose files may be so large."""
-    command = [sys.executable, "-m", "gpt4o_lit", "fit", *flags]
+    command = [sys.executable, "-m", "gpt4o_lit", verb, *flags]
     if limit_bytes is not None:
         command = ["prlimit", f"--fsize={limit_bytes}", *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

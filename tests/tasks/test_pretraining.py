@@ -21,7 +21,8 @@ def test_a_checkpoint_tells_how_a_prompt_is_read(objective: Objective, both_ways
     task = Pretraining(TransformerConfig(decoder=stack, max_seq_len=8), objective)
     datamodule: Any = SimpleNamespace(tokenizer=ByteTokenizer())
     strategy: Any = SingleDeviceStrategy()
-    task._trainer = SimpleNamespace(datamodule=datamodule, strategy=strategy)  # type: ignore[assignment]
+    place = {"global_rank": 0, "world_size": 1}
+    task._trainer = SimpleNamespace(datamodule=datamodule, strategy=strategy, **place)  # type: ignore[assignment]
     task.configure_model()
     checkpoint: dict[str, Any] = {}
     task.on_save_checkpoint(checkpoint)
@@ -33,6 +34,7 @@ def test_a_checkpoint_tells_how_a_prompt_is_read(objective: Objective, both_ways
 def draws_of(task: Pretraining, batch_idx: int, rows: int, **place: int) -> Tensor:
     """What a process draws for the windows of a training batch."""
     usual = {"current_epoch": 0, "global_rank": 0, "world_size": 1, "batch_size": 1}
+    usual["strategy"] = None  # type: ignore[assignment]
     settings: Any = SimpleNamespace(**usual | place)
     settings.datamodule = settings
     task._trainer, task._seed = settings, torch.initial_seed()
