@@ -49,6 +49,8 @@ class VocabularyPart:
 
     def rows(self, targets_C: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
         """The targets as rows of this part, 0 for those of others, and which are here: (C,)."""
+        if self.size == 1:
+            return targets_C, torch.ones_like(targets_C, dtype=torch.bool)
         rows_C = targets_C - self.rank * num_rows
         here_C = (rows_C >= 0) & (rows_C < num_rows)
         return rows_C.where(here_C, 0), here_C

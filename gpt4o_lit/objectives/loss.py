@@ -48,9 +48,7 @@ def linear_cross_entropy(
     kept_N, targets_N = asked(targets_N, ignore_index)
     if kept_N is not None:
         features_ND = features_ND[kept_N]
-    options = _Options(
-        softcap, z_loss, label_smoothing, chunk_size, part, torch.is_grad_enabled()
-    )
+    options = _Options(softcap, z_loss, label_smoothing, chunk_size, part, torch.is_grad_enabled())
     return _LinearCrossEntropy.apply(features_ND, weight_VD, bias, targets_N, options)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from gpt4o_lit.model.attention import Attention
 from gpt4o_lit.model.linear import Embedding, Linear
@@ -127,7 +127,9 @@ class ColumnLinear(Linear):
         self.ranks = ranks
         self.weight = own_parameter(whole.weight, split, ranks.rank, ranks.size)
         bias: Any = whole.bias
-        self.bias = None if bias is None else own_parameter(bias, split, ranks.rank, ranks.size)
+        if bias is not None:
+            bias = own_parameter(bias, split, ranks.rank, ranks.size)
+        self.bias = bias
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         return F.linear(self.ranks.gathered(x_BLD), self.weight, self.bias)
@@ -157,8 +159,8 @@ class RowLinear(Linear):
 class PartialEmbedding(Embedding):
     """Has the vectors of a part of the pieces."""
 
-    def __init__(self, weight: nn.Parameter, ranks: Ranks) -> None:
-        super().__init__(*weight.shape, device="meta")
+    def __init__(self, weight: Any, ranks: Ranks) -> None:
+        super().__init__(len(weight), weight.shape[1], device="meta")
         self.weight, self.ranks = weight, ranks
 
     def forward(self, numbers: Tensor) -> Tensor:
@@ -183,10 +185,19 @@ def share_(network: Transformer, ranks: Ranks) -> None:
     network.tokens = PartialEmbedding(network.tokens.weight, ranks)
     if network.config.ties_head:
         network.head.weight = network.tokens.weight
+    if network.config.num_classes is None:
+        network.head.register_forward_pre_hook(_refuse_logits)
     for name, shared in stacks.items():
         stack: Stack | None = getattr(network, name)
         if stack is not None:
             _share_tokens(stack, shared)
+
+
+def _refuse_logits(*_: Any) -> None:
+    raise ValueError(
+        "the logits of all pieces are in parts under TensorParallel; ask whole_network for a "
+        "network that has them, or take --config with/fsdp2"
+    )
 
 
 def _own_layer(path: str, whole: Linear, split: Split, ranks: Ranks) -> Linear:

@@ -1,11 +1,11 @@
-"""Tensor parallelism: the processes of a group work on one batch, each with a part of each matrix."""
+"""Tensor parallelism: a group of processes works on one batch, each with parts of the matrices."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor, distributed, nn
 from torch.distributed.distributed_c10d import default_pg_timeout
 from torch.distributed.tensor import DTensor
@@ -88,7 +88,7 @@ class TensorParallel(FSDP2):
                     f"{name} needs the logits of all pieces, and TensorParallel holds parts of "
                     f"them; take --config with/fsdp2, or leave {name} out"
                 )
-            if isinstance(part, WeightAveraging):
+            if isinstance(part, WeightAveraging | StochasticWeightAveraging):
                 raise ValueError(
                     f"{type(part).__name__} copies a network, and TensorParallel's cannot be "
                     f"copied; take --config with/ddp, or leave {type(part).__name__} out"

@@ -60,6 +60,7 @@ class Task(LightningModule):
         self._window = torch.zeros(2, dtype=torch.float64)
         self._running = torch.zeros(2, dtype=torch.float64)
         self._logged_step = 0
+        self._knows_its_part = False
 
     @staticmethod
     def _share(name: str, value: float) -> float:
@@ -119,11 +120,18 @@ class Task(LightningModule):
 
     @property
     def vocabulary_part(self) -> VocabularyPart:
-        """Of which pieces this process makes the logits."""
-        strategy, whole = self.trainer.strategy, self.transformer.config.num_classes is not None
-        if whole or not isinstance(strategy, TensorParallel):
+        """Of which pieces this process makes the logits; for whoever reads the output matrix."""
+        self._knows_its_part = True
+        sharing, of_classes = self._sharing, self.transformer.config.num_classes is not None
+        if sharing is None or of_classes:
             return WHOLE
-        return VocabularyPart(strategy.group_rank, strategy.group_size, strategy.group)
+        return VocabularyPart(sharing.group_rank, sharing.group_size, sharing.group)
+
+    @property
+    def _sharing(self) -> TensorParallel | None:
+        """The strategy, where processes share the network."""
+        strategy = self.trainer.strategy
+        return strategy if isinstance(strategy, TensorParallel) else None
 
     def on_network_cut(self, cut_from: TransformerConfig) -> None:
         """Finish what the network is made of now, group its weights, remember what it was."""
@@ -206,8 +214,14 @@ class Task(LightningModule):
     @property
     def _copies(self) -> int:
         """Processes that work out the same loss, and not each a part of it."""
-        strategy, shared = self.trainer.strategy, self.vocabulary_part.size > 1
-        return 1 if shared or not isinstance(strategy, TensorParallel) else strategy.group_size
+        if self._sharing is None:
+            return 1
+        if not self._knows_its_part and self.transformer.config.num_classes is None:
+            raise ValueError(
+                f"{type(self).__name__} reads parts of logits as if they were all; give its loss "
+                "part=self.vocabulary_part, or take --config with/fsdp2"
+            )
+        return self._sharing.group_size // self.vocabulary_part.size
 
     @property
     def _is_plain(self) -> bool:
@@ -244,18 +258,18 @@ class Task(LightningModule):
             window = self.trainer.strategy.reduce(own.to(self.device, copy=True), reduce_op="sum")
             factor = self.trainer.accumulate_grad_batches * self.trainer.world_size
             scale = self._reference * factor / max(float(window[1]), 1.0)
-        shares = self.trainer.strategy
-        shares = shares if isinstance(shares, TensorParallel) else None
-        if shares is not None:
-            shares.add_up_gradients(self.transformer)
+        sharing = self._sharing
+        if sharing is not None:
+            sharing.add_up_gradients(self.transformer)
         is_watched = self.guard is not None or self.logs_this_step
         if isinstance(self.trainer.strategy, DeepSpeed):  # whose step clips, and knows the norm
             self.trainer.strategy.weigh_gradients(scale)
         elif is_watched or scale != 1.0 or gradient_clip_val is not None:
             loss_scale = self._loss_scale(optimizer)
             max_norm = None if gradient_clip_val is None else gradient_clip_val * loss_scale
-            weights, total = self.transformer.parameters(), shares and shares.sum_over_group
-            norm = scale_and_clip_(weights, scale, max_norm, total) / loss_scale
+            total = None if sharing is None else sharing.sum_over_group
+            norm = scale_and_clip_(self.transformer.parameters(), scale, max_norm, total)
+            norm = norm / loss_scale
             if self.guard is not None and not self._may_step(self.guard, window, own, norm):
                 optimizer.zero_grad()
                 return

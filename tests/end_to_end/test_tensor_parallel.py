@@ -125,9 +125,7 @@ def test_dropout_is_drawn_by_each_process_and_goes_on_exactly(config: Path) -> N
     flags = (DROPOUT, "0.5", "--model.init_args.transformer.decoder.attention.dropout", "0.1")
     whole = shared(config, "whole", *flags)
     stopped = shared(config, "stopped", *flags, "--trainer.max_steps", "3")
-    coins = [
-        rank["torch"] for rank in load(stopped, "last")["callbacks"]["RandomState"]["ranks"]
-    ]
+    coins = [rank["torch"] for rank in load(stopped, "last")["callbacks"]["RandomState"]["ranks"]]
     assert len(coins) == 2
     assert not torch.equal(coins[0], coins[1])
     fit_on_two("--resume", "stopped", "--trainer.max_steps", "6", strategy=SHARED)
@@ -150,13 +148,18 @@ def test_nothing_is_counted_twice(config: Path) -> None:
     fit_on(*command, verb="predict")
     paths = sorted(path for path in Path().rglob("predictions*.csv"))
     assert len(paths) == 3
-    rows = []
-    for path in paths:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows.append([(row["window"], row["id"], float(row["nats"])) for row in csv.DictReader(file)])
-    for other in rows[1:]:
-        assert [row[:2] for row in other] == [row[:2] for row in rows[0]]
-        assert [row[2] for row in other] == pytest.approx([row[2] for row in rows[0]], abs=1e-4)
+    first, *others = map(read_predictions, paths)
+    for other in others:
+        assert [row[:2] for row in other] == [row[:2] for row in first]
+        nats = [row[2] for row in first]
+        assert [row[2] for row in other] == pytest.approx(nats, abs=1e-4)
+
+
+def read_predictions(path: Path) -> list[tuple[str, str, float]]:
+    """Window, piece and nats of each row."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [(row["window"], row["id"], float(row["nats"])) for row in rows]
 
 
 @pytest.mark.slow

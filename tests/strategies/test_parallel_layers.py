@@ -33,7 +33,9 @@ BERT = replace(
     embedding_norm=True,
     num_token_types=2,
 )
-T5 = replace(PLAIN, position=PositionConfig(kind="relative"), attention=AttentionConfig(num_heads=4))
+T5 = replace(
+    PLAIN, position=PositionConfig(kind="relative"), attention=AttentionConfig(num_heads=4)
+)
 ALIBI = replace(PLAIN, position=PositionConfig(kind="alibi"))
 QWEN = replace(PLAIN, attention=replace(PLAIN.attention, qk_norm=True), checkpointing=True)
 MARIAN = replace(BERT, position=PositionConfig(kind="sinusoidal"), num_token_types=0)

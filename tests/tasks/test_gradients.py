@@ -24,3 +24,14 @@ def test_one_pass_equals_two(scale: float, max_norm: float | None) -> None:
 
 def test_parameters_without_gradients_have_norm_zero() -> None:
     assert scale_and_clip_([nn.Parameter(torch.ones(2))], 1.0, 1.0) == 0
+
+
+def test_parts_of_a_matrix_are_clipped_by_the_norm_of_the_whole() -> None:
+    whole = nn.Parameter(torch.zeros(6, 3))
+    whole.grad = torch.randn(6, 3)
+    part = nn.Parameter(torch.zeros(2, 3))
+    part.grad = whole.grad[:2].clone()
+    square = whole.grad.square().sum()
+    norm = scale_and_clip_([part], 2.0, 0.5, lambda weights, squares: square)
+    torch.testing.assert_close(norm, 2 * square.sqrt())
+    torch.testing.assert_close(part.grad, whole.grad[:2] * 0.5 / square.sqrt())
