@@ -1,6 +1,6 @@
 """Tensor parallelism: a group of processes works on one batch, each with parts of the matrices."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -150,17 +150,21 @@ class TensorParallel(FSDP2):
     @torch.no_grad()
     def whole_state(self, module: nn.Module) -> dict[str, Any]:
         """The whole weights of a module of the task, on every process."""
-        state = super().whole_state(module)
-        return {
-            name: self._joined(value, self._splits.get(name.removeprefix(NETWORK)))
-            for name, value in state.items()
-        }
+        return dict(self._whole_weights(module))
 
+    @torch.no_grad()
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole weights; nothing on all processes but the first."""
+        """Whole weights, on the CPU; nothing on all processes but the first."""
         assert self.lightning_module is not None
-        state = self.whole_state(self.lightning_module)
-        return {name: value.cpu() for name, value in state.items()} if self.is_global_zero else {}
+        state = {}
+        for name, weight in self._whole_weights(self.lightning_module):
+            if self.is_global_zero:
+                state[name] = weight.cpu()  # one by one: they need not fit a device together
+        return state
+
+    def _whole_weights(self, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        for name, weight in super().whole_state(module).items():
+            yield name, self._joined(weight, self._splits.get(name.removeprefix(NETWORK)))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's part of whole weights."""

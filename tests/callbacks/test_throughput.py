@@ -1,5 +1,6 @@
 """The speed that is told is that of training alone, and its FLOPs are those that are done."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -193,3 +194,28 @@ def test_a_window_costs_what_its_objective_has_it_read(objective: Objective) -> 
     # The head is nearly all that this network costs.
     expected = {MaskedLM: (0.15, 0.3), SpanCorruption: (0.15, 0.3)}.get(type(objective), (1, 1))
     assert expected[0] <= share <= expected[1]
+
+
+@pytest.mark.parametrize(("readers", "expected"), [(4, 40.0), (2, 20.0)])
+def test_what_processes_that_share_a_network_read_counts_once(
+    readers: int, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, logged = Clock(), dict[str, float]()
+    monkeypatch.setattr(throughput, "time", clock)
+    strategy = SimpleNamespace(distributed_sampler_kwargs={"rank": 0, "num_replicas": readers})
+    trainer: Any = SimpleNamespace(
+        strategy=strategy, global_rank=0, world_size=4, precision="32", profiler=None,
+        global_step=0, log_every_n_steps=1, max_steps=2,
+    )  # fmt: skip
+    task: Any = SimpleNamespace(
+        device=torch.device("cpu"),
+        work=lambda batch: (10, 1.0),
+        log=lambda name, value, **_: logged.update({name: value}),
+        log_dict=logged.update,
+        all_gather=lambda own: torch.stack([own] * 4),
+    )
+    callback = Throughput()
+    callback.on_train_start(trainer, task)
+    clock.now, trainer.global_step = 1.0, 1
+    callback.on_train_batch_end(trainer, task, None, None, 0)
+    assert logged["perf/tokens_per_second"] == pytest.approx(expected)

@@ -136,14 +136,17 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(config: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["with/ddp", "with/tensor_parallel"])
 @pytest.mark.parametrize("multi", [False, True])
-def test_two_processes_equal_one(multi: bool, config: Path) -> None:
+def test_two_processes_equal_one(multi: bool, strategy: str, config: Path) -> None:
     if multi:
         change(config, several)
     flags = [DROPOUT, "0", "--model.init_args.optimizer.init_args.lr", "0.001"]
+    flags += ["--model.init_args.transformer.vocab_size", "368"]
     alone = fit(config, "alone", *flags)
-    half = "--data.init_args.batch_tokens=64"
-    fit_on_two("--config", str(config), "--run_dir", "together", *flags, half)
+    own = ["--data.init_args.batch_tokens=64"] if strategy == "with/ddp" else []
+    given = ("--config", str(config), "--run_dir", "together", *flags, *own)
+    fit_on_two(*given, strategy=strategy)
     assert_equal(weights(alone), weights(Path("together")), atol=1e-5)
     assert_same_losses(alone, Path("together"))
     scores = [read_metrics(Path(run) / "metrics.csv")[-1] for run in ("alone", "together")]

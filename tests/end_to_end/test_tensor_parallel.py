@@ -167,9 +167,6 @@ def read_predictions(path: Path) -> list[tuple[str, str, float]]:
     ("flags", "told"),
     [
         (["--config", "with/prune_magnitude"], "MagnitudePruning needs weights that are whole"),
-        (["--config", "with/qat_int8"], "QuantizationAwareTraining needs weights that are whole"),
-        (["--config", "with/lora"], "LoRA needs weights that are whole"),
-        (["--config", "with/muon"], "Muon needs weights that are whole"),
         (["--config", "with/compile"], "compile (true) gives wrong gradients"),
         (["--trainer.devices", "4"], "num_heads (2) must be a multiple of the 4 processes"),
         (
