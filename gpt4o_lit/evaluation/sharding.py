@@ -69,7 +69,7 @@ def block_parameters(config: TransformerConfig) -> tuple[int, int]:
 
 
 def sliced(config: TransformerConfig, devices: int) -> TransformerConfig:
-    """The network that each device has under tensor parallelism: a share of heads and channels.
+    """What each device has under tensor parallelism: a share of heads, channels and pieces.
 
     Raises:
         ValueError: they cannot be shared out.
@@ -102,5 +102,5 @@ def sliced(config: TransformerConfig, devices: int) -> TransformerConfig:
         config,
         encoder=slice_of("encoder", config.encoder),
         decoder=slice_of("decoder", config.decoder),
-        vocab_size=-(-config.vocab_size // devices),
+        vocab_size=part("vocab_size", config.vocab_size),
     )

@@ -170,9 +170,9 @@ def read_predictions(path: Path) -> list[tuple[str, str, float]]:
         (["--config", "with/compile"], "compile (true) gives wrong gradients"),
         (["--trainer.devices", "4"], "num_heads (2) must be a multiple of the 4 processes"),
         (
-            ["--model.init_args.transformer.vocab_size", "null"],
-            "transformer.vocab_size (367) must be a multiple of the 2 processes that share the "
-            "network; set it to 368",
+            ["--model.init_args.transformer.vocab_size", "369"],
+            "transformer.vocab_size (369) must be a multiple of the 2 processes that share the "
+            "network; set it to 370",
         ),
     ],
 )
