@@ -119,9 +119,11 @@ def _parameters(kind: type) -> dict[str, str]:
 def _refused(kind: type, ours: dict[str, type]) -> str:
     refused = list(cannot_be_with(kind, ours))
     if getattr(kind, "needs_whole_weights", False):
-        refused.append("strategies with weights in parts (fsdp2, DeepSpeed)")
+        refused.append("strategies with weights in parts (fsdp2, tensor parallel, DeepSpeed)")
     elif getattr(kind, "needs_gradients", False):
         refused.append("DeepSpeed")
+    elif getattr(kind, "needs_whole_vocabulary", False):
+        refused.append("tensor parallel")
     return ", ".join(refused)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -165,6 +166,13 @@ class TensorParallel(FSDP2):
     def _whole_weights(self, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, weight in super().whole_state(module).items():
             yield name, self._joined(weight, self._splits.get(name.removeprefix(NETWORK)))
+
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """What is in the file, or in a folder of parts, whole, on each process."""
+        path = self.broadcast(checkpoint_path)
+        return self.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's part of whole weights."""

@@ -95,7 +95,7 @@ def test_an_untied_head_is_shared_too(config: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", ["shared", "both", "alone", "parts"])
+@pytest.mark.parametrize("first", ["shared", "both", "alone", "parts", "folder"])
 def test_a_run_goes_on_under_another_strategy(first: str, config: Path) -> None:
     """From shared matrices to one process and to FSDP2, and from either to them."""
     whole = fit(config, "all", *STILL)
@@ -112,7 +112,10 @@ def test_a_run_goes_on_under_another_strategy(first: str, config: Path) -> None:
         fit_on(*resume, *HALF, "--config", BOTH, "--trainer.devices", "4")
     else:
         given = ("--config", str(config), "--run_dir", "run", *HALF, *stopped)
-        fit_on_two(*given, strategy="with/fsdp2")
+        given += ("--trainer.strategy", "gpt4o_lit.strategies.FSDP2")
+        in_parts = ("--trainer.strategy.init_args.save_distributed_checkpoint", "true")
+        given += in_parts if first == "folder" else ()
+        fit_on(*given, "--trainer.devices", "2")
         run = Path("run")
         fit_on_two(*resume, *full, strategy=SHARED)
     assert_equal(weights(whole), weights(run), atol=1e-5)
