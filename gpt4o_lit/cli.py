@@ -34,6 +34,15 @@ from gpt4o_lit.callbacks import (
 )
 from gpt4o_lit.interop.checkpoints import newest_before
 from gpt4o_lit.interop.run import require_same_network
+from gpt4o_lit.launch import (
+    Launch,
+    Meeting,
+    Place,
+    finish,
+    keep_place,
+    take_folder,
+    take_place,
+)
 from gpt4o_lit.parse_errors import explain
 from gpt4o_lit.run_directory import RunDirectory
 from gpt4o_lit.strategies.allocator import keep_freed_memory
@@ -70,6 +79,7 @@ class ExperimentCLI(LightningCLI):
 
     def __init__(self, args: list[str], run_dir: RunDirectory | None = None) -> None:
         self.run_dir = run_dir
+        self.launch: Launch | None = None
         self.verb = args[0]
         super().__init__(
             LightningModule,
@@ -106,7 +116,10 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run's directory and send everything that writes there."""
         config = self.config[self.subcommand]
-        if self.run_dir is None:
+        self.launch = Launch.here()
+        if self.launch is not None:
+            self.run_dir = self._meet(self.launch, config)
+        elif self.run_dir is None:
             self.run_dir = _shared_run_dir(config.name, config.run_dir)
         config.run_dir = str(self.run_dir.path)
         config.trainer.default_root_dir = str(self.run_dir.path)
@@ -118,6 +131,24 @@ class ExperimentCLI(LightningCLI):
         if self.subcommand == "predict":
             config.return_predictions = False  # they are written as they come
 
+    def _meet(self, launch: Launch, config: Namespace) -> RunDirectory:
+        """The directory that the first of a launch's processes chose, and what to go on from."""
+        fits, own = self.subcommand == "fit", self.run_dir
+        given = Path(config.run_dir or Path("runs") / config.name / launch.name)
+
+        def choose(restarts: int) -> Place:
+            if not fits:
+                return take_folder(launch, given, restarts)
+            if own is not None:
+                return keep_place(launch, own.path, sys.argv[1:], config.ckpt_path)
+            return take_place(launch, given, sys.argv[1:], restarts)
+
+        self.meeting = Meeting(launch)  # which keeps the store that process groups form by
+        text = self._parser(self.subcommand).dump(config, skip_none=False)
+        place = self.meeting.agree(text, choose)
+        config.ckpt_path = place.checkpoint or config.ckpt_path
+        return RunDirectory(Path(place.run))
+
     def before_fit(self) -> None:
         """Refuse a damaged checkpoint, or one of another network, before processes meet."""
         path = self.config[self.subcommand].ckpt_path
@@ -128,6 +159,8 @@ class ExperimentCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Tell what there is now, and what one may do next."""
+        if self.launch is not None and self.launch.rank == 0 and self.run_dir is not None:
+            finish(self.run_dir.path)
         if self.trainer.is_global_zero and self.run_dir is not None:
             given = self.config[self.subcommand].samples.prompts
             config = self.model.transformer_config
@@ -154,6 +187,9 @@ class ExperimentCLI(LightningCLI):
         given = config["plugins"] or []
         plugins = given if isinstance(given, list) else [given]
         config["plugins"] = [*plugins, CheckpointFiles()]
+        if self.launch is not None:  # which alone says how many processes there are
+            config["plugins"].append(self.launch.environment)
+            config |= {"devices": self.launch.per_node, "num_nodes": self.launch.nodes}
         return super()._instantiate_trainer(config, chosen)
 
 
@@ -322,6 +358,8 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
         args[3:3] = ["--ckpt_path", str(file)]  # behind the run's config, which has one of its own
     if run_dir is not None and argv[0] != "fit":
         if not own_dir and RUN_DIR not in os.environ:
-            args += ["--run_dir", str(run_dir.below(argv[0]).path)]
+            launch = Launch.here()
+            below = run_dir.path / argv[0] / launch.name if launch else run_dir.below(argv[0]).path
+            args += ["--run_dir", str(below)]
         run_dir = None
     return args, run_dir
