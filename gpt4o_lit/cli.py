@@ -22,6 +22,7 @@ from gpt4o_lit.callbacks import (
     Checkpoint,
     CheckpointFiles,
     Departures,
+    Elastic,
     Manifest,
     ModelCard,
     Plots,
@@ -32,6 +33,7 @@ from gpt4o_lit.callbacks import (
     SaveConfig,
     Throughput,
 )
+from gpt4o_lit.callbacks.elastic import accumulated
 from gpt4o_lit.interop.checkpoints import newest_before
 from gpt4o_lit.interop.run import require_same_network
 from gpt4o_lit.launch import (
@@ -80,6 +82,7 @@ class ExperimentCLI(LightningCLI):
     def __init__(self, args: list[str], run_dir: RunDirectory | None = None) -> None:
         self.run_dir = run_dir
         self.launch: Launch | None = None
+        self.began_with: int | None = None
         self.verb = args[0]
         super().__init__(
             LightningModule,
@@ -147,6 +150,7 @@ class ExperimentCLI(LightningCLI):
         text = self._parser(self.subcommand).dump(config, skip_none=False)
         place = self.meeting.agree(text, choose)
         config.ckpt_path = place.checkpoint or config.ckpt_path
+        self.began_with = place.processes if fits else None
         return RunDirectory(Path(place.run))
 
     def before_fit(self) -> None:
@@ -179,7 +183,7 @@ class ExperimentCLI(LightningCLI):
         chosen = [callback for callback in callbacks if not isinstance(callback, tuple(off))]
         chosen.append(Departures())
         if leaves_a_run:
-            chosen += [RandomState(), Manifest(), Plots()]
+            chosen += [RandomState(), Manifest(), Plots(), Elastic(self.began_with)]
         if self.subcommand in ("fit", "validate") and Checkpoint not in off:
             chosen.append(Artefact())
         if self.subcommand == "predict":
@@ -190,6 +194,8 @@ class ExperimentCLI(LightningCLI):
         if self.launch is not None:  # which alone says how many processes there are
             config["plugins"].append(self.launch.environment)
             config |= {"devices": self.launch.per_node, "num_nodes": self.launch.nodes}
+            if self.began_with is not None:
+                config |= accumulated(config, self.began_with, self.launch.world_size)
         return super()._instantiate_trainer(config, chosen)
 
 
