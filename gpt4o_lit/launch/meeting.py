@@ -41,6 +41,7 @@ class Meeting:
 
     def __init__(self, launch: Launch, patience: float = PATIENCE) -> None:
         self.launch, self._deadline = launch, time.monotonic() + patience
+        self._came = list(range(launch.world_size))
         try:
             self.store = _store_of(launch, timedelta(seconds=patience))
         except DistError as error:
@@ -89,6 +90,7 @@ class Meeting:
 
     def _judge(self, choose: Callable[[int], Place]) -> dict[str, Any]:
         facts = self._of_all("facts")
+        self._came = [rank for rank in self._came if facts[rank] is not None]
         error = missing(facts) or difference(facts)
         if error:
             return {"error": error}
@@ -109,8 +111,11 @@ class Meeting:
         }
 
     def _of_all(self, what: str) -> list[Any]:
+        """What each has told; None of those that did not, or never came."""
+        ranks = range(self.launch.world_size)
         return [
-            self._hear(f"{what}/{rank}", self._left()) for rank in range(self.launch.world_size)
+            self._hear(f"{what}/{rank}", self._left()) if rank in self._came else None
+            for rank in ranks
         ]
 
     def _left(self) -> float:

@@ -32,16 +32,16 @@ FLAGS = (
 )  # fmt: skip
 
 
-def start_ranks(restarts: int, *arguments: str, **more: str) -> list[int]:
+def start_ranks(restarts: int, *arguments: str, ranks: int = RANKS) -> list[int]:
     """The processes of a job on one node."""
     job = {
         "SLURM_JOB_ID": str(10_000 + os.getpid() % 10_000), "SLURM_JOB_NAME": "test",
-        "SLURM_NTASKS": str(RANKS), "SLURM_NTASKS_PER_NODE": str(RANKS), "SLURM_NNODES": "1",
+        "SLURM_NTASKS": str(ranks), "SLURM_NTASKS_PER_NODE": str(ranks), "SLURM_NNODES": "1",
         "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost",
-        "SLURM_RESTART_COUNT": str(restarts), **more,
+        "SLURM_RESTART_COUNT": str(restarts),
     }  # fmt: skip
     before, processes = dict(os.environ), []
-    for rank in range(RANKS):
+    for rank in range(ranks):
         os.environ |= job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
         processes.append(start(*arguments))
     os.environ.clear()
@@ -113,7 +113,7 @@ def campaign(
                 killed, took = turn(restarts, arguments, draws, patience)
                 assert newest() >= saved, "a saved step was lost"
                 went_on = going_on() - before
-                assert went_on == last or (killed and not went_on), "it did not go on"
+                assert went_on == last or (killed and not went_on), f"it did not go on: {log()}"
                 restarts += 1
                 counts["kills"] += killed
                 counts["went on"] += went_on
