@@ -27,19 +27,19 @@ QUICK = (
 
 
 class DiesOnce(Callback):
-    """Kills rank 1 in a step, the first time that it comes there."""
+    """Sends the last rank a signal in a step, the first time that it comes there."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, sign: int = signal.SIGKILL) -> None:
+        self.step, self.sign = step, sign
 
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
         last = trainer.world_size - 1
         if trainer.global_step != self.step or trainer.global_rank != last:
             return
-        mark = Path("died")
+        mark = Path(f"died_{self.step}")
         if not mark.exists():
             mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.sign)
 
 
 def torchrun(*arguments: str, restarts: int = 3, name: str = "a", **extra: str) -> list[str]:
