@@ -38,6 +38,8 @@ class Elastic(Callback):
         now = self.state_dict()
         ratio = Fraction(now["began_with"], now["processes"])
         ratio /= Fraction(saved["began_with"], saved["processes"])
+        if ratio == 1:
+            return
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for span in ("total", "current"):
             for count in COUNTS:

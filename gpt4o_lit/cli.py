@@ -153,6 +153,22 @@ class ExperimentCLI(LightningCLI):
         self.began_with = place.processes if fits else None
         return RunDirectory(Path(place.run))
 
+    def _processes(self, launch: Launch, config: dict[str, Any]) -> dict[str, Any]:
+        """How many there are, which the launch alone says, and what each has of a step.
+
+        Raises:
+            ValueError: the config wants another number of them on a node.
+        """
+        if isinstance(config["devices"], int) and config["devices"] not in (-1, launch.per_node):
+            raise ValueError(
+                f"trainer.devices ({config['devices']}) must be auto, or the {launch.per_node} "
+                "processes that were started on each node; leave it out, or start as many"
+            )
+        there_are = {"devices": launch.per_node, "num_nodes": launch.nodes}
+        if self.began_with is None:
+            return there_are
+        return there_are | accumulated(config, self.began_with, launch.world_size)
+
     def before_fit(self) -> None:
         """Refuse a damaged checkpoint, or one of another network, before processes meet."""
         path = self.config[self.subcommand].ckpt_path
@@ -191,11 +207,9 @@ class ExperimentCLI(LightningCLI):
         given = config["plugins"] or []
         plugins = given if isinstance(given, list) else [given]
         config["plugins"] = [*plugins, CheckpointFiles()]
-        if self.launch is not None:  # which alone says how many processes there are
+        if self.launch is not None:
             config["plugins"].append(self.launch.environment)
-            config |= {"devices": self.launch.per_node, "num_nodes": self.launch.nodes}
-            if self.began_with is not None:
-                config |= accumulated(config, self.began_with, self.launch.world_size)
+            config |= self._processes(self.launch, config)
         return super()._instantiate_trainer(config, chosen)
 
 

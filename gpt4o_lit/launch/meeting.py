@@ -45,6 +45,9 @@ class Meeting:
         try:
             self.store = _store_of(launch, timedelta(seconds=patience))
         except DistError as error:
+            if launch.rank == 0:
+                said = str(error).partition("\n")[0]
+                raise ValueError(f"no store can be opened: {said}; set MASTER_PORT") from error
             raise ValueError(
                 f"rank 0 did not come to {launch.environment.main_address} within {patience:.0f} "
                 "s; look what its node says, and whether this one reaches it"
