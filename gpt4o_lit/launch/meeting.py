@@ -19,8 +19,8 @@ from gpt4o_lit import __version__
 from gpt4o_lit.launch.launch import AGENT_STORE, Launch
 from gpt4o_lit.launch.place import Place
 
-PATIENCE = 300.0
-"""Seconds in which all processes of a launch must have come to the store."""
+PATIENCE = 150.0
+"""Seconds in which all processes of a launch must have come to the store; torch tries a little longer."""
 FAREWELL = 10.0
 """Seconds in which they read why nothing comes of it."""
 

@@ -24,6 +24,8 @@ from tests.end_to_end.survival import FLAGS as SURVIVAL_FLAGS
 from tests.end_to_end.survival import LONGEST, difference, ended, newest, outcome, start
 
 RANKS = 2
+TOLD = 20.0
+"""Seconds after which those who were not told at once are told that one has died."""
 FLAGS = (
     *SURVIVAL_FLAGS,
     "--config", "with/ddp",
@@ -57,7 +59,8 @@ def all_ended(processes: list[int], seconds: float) -> list[int | None]:
 
 def turn(restarts: int, arguments: tuple[str, ...], draws: random.Random, seconds: float) -> Any:
     """Start all, and kill one some time later: whether it was killed, and how long the others took
-    to end. Half the time they are told to, as by srun; else they have to find out."""
+    to end. Half the time they are told to at once, as by srun; else they have to find out, and are
+    told after `TOLD` seconds, for at the start they cannot."""
     processes = start_ranks(restarts, *arguments)
     victim, after = draws.randrange(RANKS), draws.uniform(0, seconds)
     status = ended(processes[victim], time.monotonic() + after)
@@ -66,10 +69,13 @@ def turn(restarts: int, arguments: tuple[str, ...], draws: random.Random, second
         os.kill(processes[victim], signal.SIGKILL)
         status = ended(processes[victim], begin + LONGEST)
     others = [process for process in processes if process != processes[victim]]
-    if status and draws.random() < 0.5:
-        for process in others:
-            os.kill(process, signal.SIGTERM)
-    statuses = all_ended(others, LONGEST)
+    statuses = all_ended(others, TOLD * (draws.random() < 0.5)) if status else [None] * len(others)
+    if status and None in statuses:
+        for process, code in zip(others, statuses, strict=True):
+            if code is None:
+                os.kill(process, signal.SIGTERM)
+    late = [process for process, code in zip(others, statuses, strict=True) if code is None]
+    statuses = all_ended(late, LONGEST)
     took = time.monotonic() - begin
     assert None not in statuses, f"the others hang: {log()}"
     killed = status == -signal.SIGKILL

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from lightning import Callback
 
@@ -29,7 +29,7 @@ QUICK = (
 class DiesOnce(Callback):
     """Sends the last rank a signal in a step, the first time that it comes there."""
 
-    def __init__(self, step: int, sign: int = signal.SIGKILL) -> None:
+    def __init__(self, step: int, sign: int = 9) -> None:
         self.step, self.sign = step, sign
 
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
@@ -59,12 +59,21 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def said(process: subprocess.Popen[str], seconds: float = 120) -> str:
+def lose(process: subprocess.Popen[str]) -> None:
+    """Kill it and all that it started, which has sessions of its own."""
+    with suppress(psutil.NoSuchProcess):
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait(timeout=30)
+
+
+def said(process: subprocess.Popen[str], seconds: float = 240) -> str:
     """What it printed, once it has ended; nothing of it stays."""
     try:
         return process.communicate(timeout=seconds)[0]
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        lose(process)
         raise
 
 
@@ -100,9 +109,7 @@ class Network:
             yield network
         finally:
             for process in network.started:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait(timeout=30)
+                lose(process)
             for name in names:
                 subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
@@ -128,7 +135,7 @@ class Network:
         return process
 
     def wait_for(
-        self, process: subprocess.Popen[str], line: str, times: int = 1, seconds: float = 120
+        self, process: subprocess.Popen[str], line: str, times: int = 1, seconds: float = 240
     ) -> None:
         """Until it has said so."""
         log = Path(f"said_{self.started.index(process)}")

@@ -16,7 +16,7 @@ from gpt4o_lit import configs
 from gpt4o_lit.callbacks.metrics_log import read_metrics
 from tests.end_to_end.conftest import load, weights
 from tests.end_to_end.dead_ranks import FLAGS, all_ended, campaign, log, start_ranks
-from tests.end_to_end.launching import QUICK, ROOT, DiesOnce, Network, said, start, torchrun
+from tests.end_to_end.launching import QUICK, ROOT, DiesOnce, Network, lose, said, start, torchrun
 from tests.end_to_end.survival import difference, outcome
 
 SHORT = (*FLAGS, "--trainer.max_steps", "14", "--samples.enabled", "false")
@@ -209,7 +209,7 @@ def test_a_node_is_lost_and_comes_back(config: Path, network: Network) -> None:
     while not last.exists():
         assert first.poll() is None
         time.sleep(0.05)
-    os.killpg(second.pid, signal.SIGKILL)
+    lose(second)
     begin = time.monotonic()
     network.wait_for(first, "going on in run")
     assert time.monotonic() - begin < 60
