@@ -20,7 +20,7 @@ from gpt4o_lit.launch.launch import AGENT_STORE, Launch
 from gpt4o_lit.launch.place import Place
 
 PATIENCE = 150.0
-"""Seconds in which all processes of a launch must have come to the store; torch tries a little longer."""
+"""Seconds in which all of a launch must have come to the store; torch tries up to twice as long."""
 FAREWELL = 10.0
 """Seconds in which they read why nothing comes of it."""
 
