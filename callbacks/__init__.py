@@ -7,6 +7,7 @@ from gpt4o_lit.callbacks.checkpoint_files import CheckpointFiles
 from gpt4o_lit.callbacks.departures import Departures
 from gpt4o_lit.callbacks.distillation import Distillation
 from gpt4o_lit.callbacks.efficiency_report import EfficiencyReport
+from gpt4o_lit.callbacks.elastic import Elastic
 from gpt4o_lit.callbacks.evaluate import Evaluate
 from gpt4o_lit.callbacks.explain import Explain
 from gpt4o_lit.callbacks.label_quality import LabelQuality
@@ -37,6 +38,7 @@ __all__ = [
     "Departures",
     "Distillation",
     "EfficiencyReport",
+    "Elastic",
     "Evaluate",
     "Explain",
     "LabelQuality",

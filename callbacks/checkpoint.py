@@ -196,6 +196,11 @@ class Checkpoint(ModelCheckpoint):
         again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
         print(f"\n{self._asked.name}: stopping after this step{again}", flush=True)
 
+    @property
+    def told_to_stop(self) -> bool:
+        """Whether a signal has told this process to."""
+        return self._asked is not None
+
     def _is_asked(self, trainer: Trainer) -> bool:
         """Whether any process was told to stop: all must at the same step."""
         return trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False)

@@ -11,6 +11,8 @@ from gpt4o_lit.strategies.departures import blame, take_leave, waited_in_vain
 
 PATIENCE = 10.0
 """Seconds in which ranks that wait in one collective give up, one after the other."""
+HASTE = 1.0
+"""Seconds that there are for it where this process has been told to stop."""
 
 
 class Departures(Callback):
@@ -40,8 +42,15 @@ class Departures(Callback):
             code = processes[place].poll() if 0 <= place < len(processes) else None
             return "" if code is None else _ending(processes[place].pid, code)
 
+        # Who stops this process, as torchrun and srun do when another has died, knows of it.
+        stopped = getattr(trainer.checkpoint_callback, "told_to_stop", False)
         told = take_leave(
-            _get_default_store(), trainer.global_rank, trainer.world_size, reason, PATIENCE, ended
+            _get_default_store(),
+            trainer.global_rank,
+            trainer.world_size,
+            reason,
+            HASTE if stopped else PATIENCE,
+            ended,
         )
         if not in_vain:
             if not all(told.values()):

@@ -22,6 +22,7 @@ from gpt4o_lit.callbacks import (
     Checkpoint,
     CheckpointFiles,
     Departures,
+    Elastic,
     Manifest,
     ModelCard,
     Plots,
@@ -32,8 +33,18 @@ from gpt4o_lit.callbacks import (
     SaveConfig,
     Throughput,
 )
+from gpt4o_lit.callbacks.elastic import accumulated
 from gpt4o_lit.interop.checkpoints import newest_before
 from gpt4o_lit.interop.run import require_same_network
+from gpt4o_lit.launch import (
+    Launch,
+    Meeting,
+    Place,
+    finish,
+    keep_place,
+    take_folder,
+    take_place,
+)
 from gpt4o_lit.parse_errors import explain
 from gpt4o_lit.run_directory import RunDirectory
 from gpt4o_lit.strategies.allocator import keep_freed_memory
@@ -70,6 +81,8 @@ class ExperimentCLI(LightningCLI):
 
     def __init__(self, args: list[str], run_dir: RunDirectory | None = None) -> None:
         self.run_dir = run_dir
+        self.launch: Launch | None = None
+        self.began_with: int | None = None
         self.verb = args[0]
         super().__init__(
             LightningModule,
@@ -106,7 +119,10 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run's directory and send everything that writes there."""
         config = self.config[self.subcommand]
-        if self.run_dir is None:
+        self.launch = Launch.here()
+        if self.launch is not None:
+            self.run_dir = self._meet(self.launch, config)
+        elif self.run_dir is None:
             self.run_dir = _shared_run_dir(config.name, config.run_dir)
         config.run_dir = str(self.run_dir.path)
         config.trainer.default_root_dir = str(self.run_dir.path)
@@ -118,6 +134,41 @@ class ExperimentCLI(LightningCLI):
         if self.subcommand == "predict":
             config.return_predictions = False  # they are written as they come
 
+    def _meet(self, launch: Launch, config: Namespace) -> RunDirectory:
+        """The directory that the first of a launch's processes chose, and what to go on from."""
+        fits, own = self.subcommand == "fit", self.run_dir
+        given = Path(config.run_dir or Path("runs") / config.name / launch.name)
+
+        def choose(restarts: int) -> Place:
+            if not fits:
+                return take_folder(launch, given, restarts)
+            if own is not None:
+                return keep_place(launch, own.path, sys.argv[1:], config.ckpt_path)
+            return take_place(launch, given, sys.argv[1:], restarts)
+
+        self.meeting = Meeting(launch)  # which keeps the store that process groups form by
+        text = self._parser(self.subcommand).dump(config, skip_none=False)
+        place = self.meeting.agree(text, choose)
+        config.ckpt_path = place.checkpoint or config.ckpt_path
+        self.began_with = place.processes if fits else None
+        return RunDirectory(Path(place.run))
+
+    def _processes(self, launch: Launch, config: dict[str, Any]) -> dict[str, Any]:
+        """How many there are, which the launch alone says, and what each has of a step.
+
+        Raises:
+            ValueError: the config wants another number of them on a node.
+        """
+        if isinstance(config["devices"], int) and config["devices"] not in (-1, launch.per_node):
+            raise ValueError(
+                f"trainer.devices ({config['devices']}) must be auto, or the {launch.per_node} "
+                "processes that were started on each node; leave it out, or start as many"
+            )
+        there_are = {"devices": launch.per_node, "num_nodes": launch.nodes}
+        if self.began_with is None:
+            return there_are
+        return there_are | accumulated(config, self.began_with, launch.world_size)
+
     def before_fit(self) -> None:
         """Refuse a damaged checkpoint, or one of another network, before processes meet."""
         path = self.config[self.subcommand].ckpt_path
@@ -128,6 +179,8 @@ class ExperimentCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Tell what there is now, and what one may do next."""
+        if self.launch is not None and self.launch.rank == 0 and self.run_dir is not None:
+            finish(self.run_dir.path)
         if self.trainer.is_global_zero and self.run_dir is not None:
             given = self.config[self.subcommand].samples.prompts
             config = self.model.transformer_config
@@ -146,7 +199,7 @@ class ExperimentCLI(LightningCLI):
         chosen = [callback for callback in callbacks if not isinstance(callback, tuple(off))]
         chosen.append(Departures())
         if leaves_a_run:
-            chosen += [RandomState(), Manifest(), Plots()]
+            chosen += [RandomState(), Manifest(), Plots(), Elastic(self.began_with)]
         if self.subcommand in ("fit", "validate") and Checkpoint not in off:
             chosen.append(Artefact())
         if self.subcommand == "predict":
@@ -154,6 +207,9 @@ class ExperimentCLI(LightningCLI):
         given = config["plugins"] or []
         plugins = given if isinstance(given, list) else [given]
         config["plugins"] = [*plugins, CheckpointFiles()]
+        if self.launch is not None:
+            config["plugins"].append(self.launch.environment)
+            config |= self._processes(self.launch, config)
         return super()._instantiate_trainer(config, chosen)
 
 
@@ -322,6 +378,8 @@ def resolve(argv: list[str]) -> tuple[list[str], RunDirectory | None]:
         args[3:3] = ["--ckpt_path", str(file)]  # behind the run's config, which has one of its own
     if run_dir is not None and argv[0] != "fit":
         if not own_dir and RUN_DIR not in os.environ:
-            args += ["--run_dir", str(run_dir.below(argv[0]).path)]
+            launch = Launch.here()
+            below = run_dir.path / argv[0] / launch.name if launch else run_dir.below(argv[0]).path
+            args += ["--run_dir", str(below)]
         run_dir = None
     return args, run_dir

@@ -43,9 +43,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "configs": set(),
     "run_directory": set(),
+    "launch": {"run_directory"},
     "parse_errors": set(),
 }
-LIGHTNING_ROOMS = {"tasks", "data", "callbacks", "strategies", "cli", "experiments"}
+LIGHTNING_ROOMS = {"tasks", "data", "callbacks", "strategies", "launch", "cli", "experiments"}
 SOURCES = [*(ROOT / "gpt4o_lit").rglob("*.py"), *(ROOT / "callbacks").rglob("*.py")]
 
 

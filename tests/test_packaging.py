@@ -44,6 +44,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_has_callbacks_and_configs(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "gpt4o_lit/callbacks/checkpoint.py" in names
+    assert "gpt4o_lit/configs/launch/slurm.sbatch" in names
     for config in (ROOT / "gpt4o_lit" / "configs").rglob("*.yaml"):
         assert config.relative_to(ROOT).as_posix() in names
 

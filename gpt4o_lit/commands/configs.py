@@ -24,4 +24,5 @@ def main(argv: list[str]) -> int:
         for name in configs.names():
             if (name.split("/")[0] if "/" in name else configs.EXPERIMENTS) == kind:
                 print(f"  {name:<28} {configs.first_line(name)}")
+    print("a script for SLURM     (gpt4o-lit configs launch/slurm.sbatch > slurm.sbatch)")
     return 0

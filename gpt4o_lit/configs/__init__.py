@@ -30,7 +30,8 @@ def find(name: str) -> Path:
     if given.is_file():
         return given
     bare = name.removeprefix("configs/").removesuffix(".yaml")
-    for candidate in (FOLDER / f"{bare}.yaml", FOLDER / EXPERIMENTS / f"{bare}.yaml"):
+    places = (FOLDER / f"{bare}.yaml", FOLDER / EXPERIMENTS / f"{bare}.yaml", FOLDER / bare)
+    for candidate in places:
         if candidate.is_file():
             return candidate
     siblings = [str(path) for path in given.parent.glob("*.yaml")] if given.parent.is_dir() else []

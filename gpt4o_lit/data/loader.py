@@ -23,6 +23,9 @@ class Order:
     seed: int = 0
     shuffle: bool = True
     """An order of its own for each epoch; else always the same, from the beginning."""
+    began_with: int | None = None
+    """Processes that the run began with: its batches are theirs, and who are more or fewer now take
+    turns at the parts of them. Default: as many as now."""
     checksum: str = ""
     """Of the data, so that a position in another text is not taken for one in this."""
 
@@ -36,7 +39,16 @@ def order_in(trainer: Any, seed: int, shuffle: bool, checksum: str) -> Order:
     places = getattr(trainer and trainer.strategy, "distributed_sampler_kwargs", None)
     if places is not None:
         rank, world_size = places["rank"], places["num_replicas"]
-    return Order(rank=rank, world_size=world_size, seed=seed, shuffle=shuffle, checksum=checksum)
+    callbacks = trainer.callbacks if trainer and shuffle else []
+    began = next((c.began_with for c in callbacks if getattr(c, "began_with", None)), None)
+    return Order(
+        rank=rank,
+        world_size=world_size,
+        seed=seed,
+        shuffle=shuffle,
+        began_with=began,
+        checksum=checksum,
+    )
 
 
 class ResumableLoader(ABC):
@@ -52,20 +64,25 @@ class ResumableLoader(ABC):
 
     def __init__(self, order: Order, limit: int | None = None) -> None:
         self.order, self.limit = order, limit
+        self.processes = order.began_with or order.world_size
         self.epoch, self.batches_done = 0, 0
         self._goes_on = False
 
-    @abstractmethod
     def __len__(self) -> int:
         """Batches in an epoch on each process."""
+        return self._batches() * self.processes // self.order.world_size
+
+    @abstractmethod
+    def _batches(self) -> int:
+        """Batches of all the processes that the run began with, in an epoch."""
 
     @abstractmethod
     def _turns(self) -> Any:
         """What this epoch reads, in its order."""
 
     @abstractmethod
-    def _batch(self, turns: Any, number: int) -> Batch:
-        """This process's part of a global batch."""
+    def _batch(self, turns: Any, number: int, rank: int) -> Batch:
+        """The part that a process has of a batch of all those that the run began with."""
 
     @abstractmethod
     def _order_settings(self) -> dict[str, Any]:
@@ -80,13 +97,18 @@ class ResumableLoader(ABC):
             self.epoch, self.batches_done = self.epoch + 1, 0
         turns = self._turns()
         while self.batches_done < stop:
-            batch = self._batch(turns, self.batches_done)
+            part = self.batches_done * self.order.world_size + self.order.rank
+            batch = self._batch(turns, *divmod(part, self.processes))
             self.batches_done += 1
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Epochs finished, batches handed out in this one, and what gives them their meaning."""
-        return {"epoch": self.epoch, "batches_done": self.batches_done, **self._order_settings()}
+        """Epochs finished, batches handed out in this one to all the processes that the run began
+        with, and what gives them their meaning."""
+        done = self.batches_done * self.order.world_size // self.processes
+        if self.batches_done == len(self):
+            done = self._batches()
+        return {"epoch": self.epoch, "batches_done": done, **self._order_settings()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the last batch that was handed out.
@@ -96,12 +118,13 @@ class ResumableLoader(ABC):
         """
         for name, now in self._order_settings().items():
             was = state.get(name)  # of a run older than the setting there is none
-            if was != now and 0 < state["batches_done"] < len(self):
+            if was != now and 0 < state["batches_done"] < self._batches():
                 raise ValueError(
                     f"the run stopped in the middle of an epoch in which {name} was {was}, "
                     f"but it is {now}; set it as it was to go on with the run"
                 )
-        self.epoch, self.batches_done = state["epoch"], state["batches_done"]
+        done = state["batches_done"] * self.processes // self.order.world_size
+        self.epoch, self.batches_done = state["epoch"], done
         self._goes_on = True
 
 
@@ -120,10 +143,10 @@ class PackedLoader(ResumableLoader):
         super().__init__(order, limit)
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
 
-    def __len__(self) -> int:
-        """Batches in an epoch: whole ones when shuffled (training), all of them otherwise."""
+    def _batches(self) -> int:
+        """Whole ones when shuffled (training), all of them otherwise."""
         windows = self.split.num_windows(self.seq_len)
-        batch = self.batch_size * self.order.world_size
+        batch = self.batch_size * self.processes
         return windows // batch if self.order.shuffle else -(-windows // batch)
 
     def _turns(self) -> Array:
@@ -132,8 +155,8 @@ class PackedLoader(ResumableLoader):
             return np.arange(windows)
         return packing.order(windows, self.order.seed, self.epoch)
 
-    def _batch(self, turns: Array, number: int) -> Batch:
-        start = (number * self.order.world_size + self.order.rank) * self.batch_size
+    def _batch(self, turns: Array, number: int, rank: int) -> Batch:
+        start = (number * self.processes + rank) * self.batch_size
         tokens, documents = self.split.windows(turns[start : start + self.batch_size], self.seq_len)
         return {"tokens": torch.from_numpy(tokens), "documents": torch.from_numpy(documents)}
 
@@ -141,6 +164,6 @@ class PackedLoader(ResumableLoader):
         return {
             "the text's checksum": self.order.checksum,
             "seq_len": self.seq_len,
-            "batch_size x processes": self.batch_size * self.order.world_size,
+            "batch_size x processes": self.batch_size * self.processes,
             "seed": self.order.seed,
         }

@@ -61,23 +61,23 @@ class BucketLoader(ResumableLoader):
     ) -> None:
         super().__init__(order, limit)
         self.split, self.collate = split, collate
-        self.batch_tokens = batch_tokens * order.world_size
+        self.batch_tokens = batch_tokens * self.processes
 
     @cached_property
     def buckets(self) -> Buckets:
         """What goes together."""
         return Buckets(self.collate.read(self.split.lengths), self.batch_tokens)
 
-    def __len__(self) -> int:
+    def _batches(self) -> int:
         return len(self.buckets)
 
     def _turns(self) -> list[Array]:
         seed = (self.order.seed, self.epoch) if self.order.shuffle else None
         return self.buckets.batches(seed)
 
-    def _batch(self, turns: list[Array], number: int) -> Batch:
+    def _batch(self, turns: list[Array], number: int, rank: int) -> Batch:
         whole = turns[number]
-        mine = whole[self.order.rank :: self.order.world_size]
+        mine = whole[rank :: self.processes]
         if len(mine):
             return self._collated(mine)
         # Of long examples a batch may have fewer than there are processes.

@@ -44,7 +44,7 @@ def take_leave(
         The reason of each other rank; None of those that are silent.
     """
     told: dict[int, str | None] = dict.fromkeys(set(range(world_size)) - {rank})
-    heard = threading.Event()
+    heard, ended_asking = threading.Event(), threading.Event()
 
     def ask() -> None:
         with contextlib.suppress(RuntimeError):
@@ -58,11 +58,13 @@ def take_leave(
                 if None not in told.values() or time.monotonic() >= deadline:
                     heard.set()
                 time.sleep(0.05)
+        ended_asking.set()
 
     deadline = time.monotonic() + patience
     # In a thread of its own, for a store whose process is stopped never answers.
     threading.Thread(target=ask, daemon=True).start()
-    return told if heard.wait(patience + ANSWER) else {0: None}
+    ended_asking.wait(patience + ANSWER)
+    return told if heard.is_set() else {0: None}
 
 
 def _key(rank: int) -> str:
@@ -77,8 +79,8 @@ def blame(told: dict[int, str | None]) -> str:
         return "; ".join(f"rank {rank}: {reason}" for rank, reason in failed.items())
     if silent:
         return (
-            f"{_ranks(silent)} did not come to a collective within the strategy's timeout and "
-            "gave no reason: hung, stopped, or its machine is gone; see there with py-spy dump"
+            f"{_ranks(silent)} did not come to a collective and gave no reason: killed, hung as "
+            "long as the strategy's timeout, or its machine is gone; see there with py-spy dump"
         )
     return "a collective failed although every rank answers; look at the network between them"
 

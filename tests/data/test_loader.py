@@ -120,3 +120,29 @@ def test_a_limit_ends_the_epoch_and_the_next_is_ordered_anew() -> None:
     resumed = loader(limit=3)
     resumed.load_state_dict(limited.state_dict())
     assert read(resumed) == read(limited)
+
+
+@pytest.mark.parametrize(("began", "now"), [(2, 1), (1, 2), (4, 2), (2, 4)])
+def test_more_or_fewer_processes_take_turns_at_the_batches_of_those_before(
+    began: int, now: int
+) -> None:
+    """Stopped behind four batches of all, and back again behind four more."""
+    order = {"world_size": began, "rank": 0}
+    whole = [loader(windows=200, **(order | {"rank": rank})) for rank in range(began)]
+    epochs = [read(each) for each in whole]
+    expected = [row for turn in zip(*epochs, strict=True) for row in turn]
+    first = loader(windows=200, **order)
+    read(first, 4)
+    fewer = [
+        loader(windows=200, rank=rank, world_size=now, began_with=began) for rank in range(now)
+    ]
+    for each in fewer:
+        each.load_state_dict(first.state_dict())
+    parts = [read(each, 4 * began // now) for each in fewer]
+    assert [row for turn in zip(*parts, strict=True) for row in turn] == expected[4 * began :][
+        : 4 * began
+    ]
+    again = loader(windows=200, **order)
+    again.load_state_dict(fewer[0].state_dict())
+    assert read(again) == epochs[0][8:]
+    assert again.state_dict()["batches_done"] == len(again)

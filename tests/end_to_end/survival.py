@@ -46,6 +46,7 @@ def start(*arguments: str) -> int:
         log = os.open("run.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(log, stream)
+        sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1) for stream in (1, 2))
         torch.set_num_threads(1)  # those of the parent are not here
         os._exit(main(list(arguments)))
     except BaseException:
