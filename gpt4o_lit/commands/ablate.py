@@ -62,15 +62,20 @@ def main(argv: list[str]) -> int:
         print(_plan(ablation, args))
         return 0
     machine = Machine(parallel=args.parallel or 1, threads=args.threads)
+    cluster = None
+    if args.cluster:
+        from gpt4o_lit.experiments.cluster import Cluster  # which is an extra
+
+        cluster = Cluster(args.cluster, directory / "jobs", args.cluster_options)
     lock(directory, _tell)
     clear(directory)
     ablation.require_unchanged()
     ablation.write()
     require_metric(ablation, machine)
-    return _run(ablation, machine, args)
+    return _run(ablation, machine, cluster, args)
 
 
-def _run(ablation: Ablation, machine: Machine, args: Any) -> int:
+def _run(ablation: Ablation, machine: Machine, cluster: Any, args: Any) -> int:
     """Run what has not ended, and tell what came of all."""
     runs = ablation.runs
     left = [run for run in runs if run.record.status != "finished"]
@@ -85,10 +90,7 @@ def _run(ablation: Ablation, machine: Machine, args: Any) -> int:
     def start(run: Any, slot: int) -> Any:
         return machine.start(run.arguments(), run.path, slot)
 
-    if args.cluster:
-        from gpt4o_lit.experiments.cluster import Cluster
-
-        cluster = Cluster(args.cluster, ablation.directory / "jobs", args.cluster_options)
+    if cluster is not None:
         start, parallel = cluster.start, args.parallel or cluster.default_parallel(len(left))
     try:
         run_all(left, start, parallel, ended)

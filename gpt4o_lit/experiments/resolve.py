@@ -14,6 +14,8 @@ from gpt4o_lit.experiments.changes import Changes, Entry, class_name, edited
 from gpt4o_lit.experiments.grid import Grid
 from gpt4o_lit.parse_errors import HINT
 
+CALLBACKS = "trainer.callbacks"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -39,35 +41,50 @@ def resolve_grid(grid: Grid) -> list[Variant]:
     Raises:
         ValueError: `fit` would not read one, or two are the same experiment.
     """
-    plain = _resolved(grid, "base", Changes())
-    keys = list(flattened(plain.config))
+    resolver = _Resolver(grid)
+    plain = resolver.resolved("base", Changes())
+    resolver.known = list(flattened(plain.config))
     found = []
     for name, changes in grid.all_variants.items():
         same = changes == Changes()
-        found.append(replace(plain, name=name) if same else _resolved(grid, name, changes, keys))
+        found.append(replace(plain, name=name) if same else resolver.resolved(name, changes))
     _require_distinct(grid, found)
     return found
 
 
-def _resolved(grid: Grid, name: str, changes: Changes, keys: list[str] | None = None) -> Variant:
-    flags = [*grid.base.flags, f"--name={grid.name}", *changes.flags]
-    try:
-        if grid.base.edits_callbacks or changes.edits_callbacks:
-            callbacks = edited(edited(_callbacks(read_experiment(flags)), grid.base), changes)
-            flags.append("--trainer.callbacks=" + json.dumps(callbacks))
-        experiment = read_experiment(flags)
-        experiment.callbacks()
-    except (ValueError, OSError) as error:
-        words = _with_nearest(str(error), changes if keys else grid.base, keys or [])
-        place = f"variant {name}" if keys else "base"
-        raise ValueError(f"{grid.name}: {place}: {words}") from error
-    return Variant(
-        name=name, changes=changes.told(), text=experiment.dumped(), experiment=experiment
-    )
+class _Resolver:
+    """Reads variants; knows the keys of the base, and callbacks that it has read before."""
 
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.known: list[str] = []
+        self._callbacks: dict[tuple[str, ...], list[Entry]] = {}
 
-def _callbacks(experiment: Experiment) -> list[Entry]:
-    return yaml.safe_load(experiment.dumped())["trainer"]["callbacks"] or []
+    def resolved(self, name: str, changes: Changes) -> Variant:
+        base = self.grid.base
+        flags = [*base.flags, f"--name={self.grid.name}", *changes.flags]
+        try:
+            if base.edits_callbacks or changes.edits_callbacks:
+                callbacks = edited(edited(self.callbacks(changes, flags), base), changes)
+                flags.append("--trainer.callbacks=" + json.dumps(callbacks))
+            experiment = read_experiment(flags)
+            experiment.callbacks()
+        except (ValueError, OSError) as error:
+            place = f"variant {name}" if self.known else "base"
+            words = _with_nearest(str(error), changes if self.known else base, self.known)
+            raise ValueError(f"{self.grid.name}: {place}: {words}") from error
+        text = experiment.dumped()
+        return Variant(name=name, changes=changes.told(), text=text, experiment=experiment)
+
+    def callbacks(self, changes: Changes, flags: list[str]) -> list[Entry]:
+        """Those that there are before any is edited: overlays bring them."""
+        if changes.configs not in self._callbacks or CALLBACKS in changes.keys:
+            text = read_experiment(flags).dumped()
+            found = yaml.safe_load(text)["trainer"]["callbacks"] or []
+            if CALLBACKS in changes.keys:
+                return list(found)
+            self._callbacks[changes.configs] = found
+        return self._callbacks[changes.configs]
 
 
 def _with_nearest(words: str, changes: Changes, known: list[str]) -> str:

@@ -1,6 +1,6 @@
 """Kills an ablation at random instants and starts it again, until all its runs have ended.
 
-    python -m tests.end_to_end.ablation_survival 20    # counts and times, for benchmarks/RESULTS.md
+python -m tests.end_to_end.ablation_survival 20    # counts and times, for benchmarks/RESULTS.md
 """
 
 import os
@@ -33,7 +33,7 @@ def write_grid(home: Path, variants: int, seeds: int, **flags: object) -> Path:
         "flags": {"model_card.measure": False, "samples.enabled": False} | flags,
         "seeds": list(range(seeds)),
         "one_at_a_time": {
-            "model.init_args.optimizer.init_args.lr": [0.001 * n for n in range(1, variants)]
+            "model.init_args.optimizer.init_args.lr": [0.0007 * n for n in range(1, variants)]
         },
     }
     path = home / "grid.yaml"

@@ -151,5 +151,5 @@ def test_a_callback_that_is_not_there_is_told(changes: Changes, message: str) ->
 
 def test_a_packaged_grid_goes_by_its_name_and_the_nearest_is_named() -> None:
     assert find_grid("qat_start") == find_grid("grid/qat_start")
-    with pytest.raises(FileNotFoundError, match="did you mean 'grid/qat_start'?"):
+    with pytest.raises(FileNotFoundError, match="did you mean 'grid/qat_start'"):
         find_grid("qat_strat")
