@@ -20,6 +20,7 @@ VERBS = {
     "ledger": ("gpt4o_lit.commands.ledger", "measure a run beside what was made of it"),
     "sensitivity": ("gpt4o_lit.commands.sensitivity", "which layers bear pruning and rounding"),
     "ablate": ("gpt4o_lit.commands.ablate", "run what varies of an experiment, seed by seed"),
+    "sweep": ("gpt4o_lit.commands.sweep", "search keys for the best metric: random, TPE, ASHA"),
     "runs": ("gpt4o_lit.commands.runs", "list runs: status, step, best metric, age"),
     "compare": ("gpt4o_lit.commands.compare", "metrics, settings and speed of runs side by side"),
     "chat": ("gpt4o_lit.commands.chat", "talk with a run in the terminal"),

@@ -139,7 +139,7 @@ def edited(callbacks: list[Entry], changes: Changes) -> list[Entry]:
     return entries
 
 
-def require_word(place: str, word: str, known: tuple[str, ...]) -> None:
+def require_word(place: str, word: str, known: tuple[str, ...], file: str = "grid") -> None:
     """Refuse a word that is none of those.
 
     Raises:
@@ -148,7 +148,7 @@ def require_word(place: str, word: str, known: tuple[str, ...]) -> None:
     if word not in known:
         near = get_close_matches(word, known, 1)
         mend = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}"
-        raise ValueError(f"{place} is no key of a grid file; {mend}")
+        raise ValueError(f"{place} is no key of a {file} file; {mend}")
 
 
 def class_name(entry: Entry) -> str:

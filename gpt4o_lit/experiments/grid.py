@@ -66,7 +66,7 @@ def read_grid(path: Path) -> Grid:
         ValueError: it is none; the message names the place and the mend.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=OnceLoader)
         return _read(values, path.stem)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
@@ -87,7 +87,7 @@ def _read(values: Any, stem: str) -> Grid:
     mode, name = values.get("mode", "min"), str(values.get("name", stem))
     if mode not in ("min", "max"):
         raise ValueError(f"mode ({mode}) must be min or max")
-    _require_name(name)
+    require_name(name)
     variants: dict[str, Changes] = {}
     for shape in shapes:
         found = _READERS[shape](values[shape])
@@ -123,7 +123,7 @@ def _read_seeds(given: Any) -> tuple[int, ...]:
 def _read_variants(given: Any) -> dict[str, Changes]:
     variants = {}
     for name, body in _mapping(given, "variants").items():
-        _require_name(name)
+        require_name(name)
         try:
             variants[name] = read_changes(body)
         except ValueError as error:
@@ -152,7 +152,7 @@ def _read_axis(key: str, short: str, values: Any) -> Axis:
     if len(axis) < len(values):
         raise ValueError(f"{key}: two values have one name; write {{NAME: CHANGES, …}} instead")
     for name in axis:
-        _require_name(name)
+        require_name(name)
     return axis
 
 
@@ -200,7 +200,12 @@ def _mapping(given: Any, place: str) -> dict[str, Any]:
     return {str(key): value for key, value in given.items()}
 
 
-def _require_name(name: str) -> None:
+def require_name(name: str) -> None:
+    """Refuse what could not name a folder.
+
+    Raises:
+        ValueError: always then.
+    """
     if not NAME.fullmatch(name):
         raise ValueError(
             f"'{name}' names a folder: take letters, digits and _ . , = + - alone, or write "
@@ -233,7 +238,7 @@ def _value_told(value: Any) -> str:
     return text.rpartition(".")[2] if CLASS_PATH.fullmatch(text) else text
 
 
-class _OnceLoader(yaml.SafeLoader):
+class OnceLoader(yaml.SafeLoader):
     """Refuses a key that stands twice: YAML would take the last without a word."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

@@ -16,7 +16,7 @@ import yaml
 
 from gpt4o_lit.callbacks.manifest import read_manifest, write_manifest
 from gpt4o_lit.callbacks.metrics_log import read_metrics
-from gpt4o_lit.interop.checkpoint_file import kept_steps
+from gpt4o_lit.interop.checkpoints import kept_steps
 from gpt4o_lit.run_directory import RunDirectory
 
 LOG = "run.log"

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ def run_all(
     """
     waiting, outcomes = list(runs), []
     active: dict[int, tuple[Run, Job, float]] = {}
-    with _terminated_by_interrupt():
+    with terminated_by_interrupt():
         try:
             while waiting or active:
                 for slot in sorted(set(range(parallel)) - active.keys())[: len(waiting)]:
@@ -52,16 +52,17 @@ def run_all(
                     code = job.poll()
                     if code is not None:
                         del active[slot]
-                        outcomes.append(_outcome(run, code, time.monotonic() - begun))
+                        outcomes.append(outcome_of(run, code, time.monotonic() - begun))
                         ended(outcomes[-1])
                 time.sleep(PAUSE)
         except BaseException:
-            _stop([job for _, job, _ in active.values()])
+            stop_all([job for _, job, _ in active.values()])
             raise
     return outcomes
 
 
-def _outcome(run: Run, code: int, seconds: float) -> Outcome:
+def outcome_of(run: Run, code: int, seconds: float) -> Outcome:
+    """What became of a run that ended with a code; why it failed is noted in its manifest."""
     record = run.record
     error = None
     if code != 0 or record.status != "finished":
@@ -83,7 +84,7 @@ def _why(record: Record, code: int) -> str:
     return lines[-1].strip() if lines else f"ended with code {code} and printed nothing"
 
 
-def _stop(jobs: list[Job]) -> None:
+def stop_all(jobs: Sequence[Job]) -> None:
     """Have all save and end; who is told again ends them."""
     try:
         for job in jobs:
@@ -97,7 +98,7 @@ def _stop(jobs: list[Job]) -> None:
 
 
 @contextlib.contextmanager
-def _terminated_by_interrupt() -> Iterator[None]:
+def terminated_by_interrupt() -> Iterator[None]:
     """SIGTERM does what Ctrl-C does."""
 
     def interrupt(number: int, frame: Any) -> None:
