@@ -157,7 +157,7 @@ def records_below(folder: Path) -> Iterator[Record]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; `gpt4o-lit fit` makes runs in runs/")
     for place, folders, files in os.walk(folder, followlinks=False):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         if "config.yaml" in files or LOG in files:
             folders.clear()
             yield Record(Path(place))

@@ -88,6 +88,9 @@ class Search:
         keys = {key: _suggest(trial, key, space) for key, space in self.sweep.search.items()}
         folder = self.directory / f"trial_{trial.number:04d}"
         run = Run(variant=folder.name, seed=0, path=folder / "seed_0")
+        if run.record.status == "finished":  # and we were killed before we could tell
+            self._tell_value(trial, run)
+            return None
         try:
             (variant,) = resolve_grid(self.sweep.grid(keys))
         except ValueError as error:  # such as heads that do not divide a width
@@ -115,22 +118,30 @@ class Search:
             trial.job.stop()
 
     def _end(self, trial: _Trial, code: int) -> None:
-        states = _optuna().trial.TrialState
-        sweep, name = self.sweep, trial.run.variant
-        best = trial.run.record.best(sweep.metric, sweep.mode)
-        value = f"{sweep.metric} {best[0]:.4f}" if best else f"no {sweep.metric}"
-        point = ", ".join(f"{key}={each}" for key, each in trial.optuna.params.items())
-        status = trial.run.record.status
-        if status == "finished" and best:
-            self.study.tell(trial.optuna, best[0])
-            self.told(f"{name}: {value}; {point}")
-        elif trial.pruned and status == "stopped":
+        states, record = _optuna().trial.TrialState, trial.run.record
+        if record.status == "finished":
+            self._tell_value(trial.optuna, trial.run)
+        elif trial.pruned and record.status == "stopped":
             self.study.tell(trial.optuna, state=states.PRUNED)
-            self.told(f"{name}: {value}, stopped at step {trial.run.record.step}; {point}")
+            self._say(trial.optuna, trial.run, f"stopped at step {record.step}")
         else:
             outcome = outcome_of(trial.run, code, time.monotonic() - trial.begun)
             self.study.tell(trial.optuna, state=states.FAIL)
-            self.told(f"{name}: failed: {outcome.error or value}; {point}")
+            self._say(trial.optuna, trial.run, f"failed: {outcome.error}")
+
+    def _tell_value(self, trial: Any, run: Run) -> None:
+        """Of a run that has ended: the best value that its metric ever had."""
+        best = run.record.best(self.sweep.metric, self.sweep.mode)
+        if best is None:
+            self.study.tell(trial, state=_optuna().trial.TrialState.FAIL)
+            self._say(trial, run, f"failed: it logged no {self.sweep.metric} that is a number")
+        else:
+            self.study.tell(trial, best[0])
+            self._say(trial, run, f"{self.sweep.metric} {best[0]:.4f}")
+
+    def _say(self, trial: Any, run: Run, words: str) -> None:
+        point = ", ".join(f"{key}={each}" for key, each in trial.params.items())
+        self.told(f"{run.variant}: {words}; {point}")
 
 
 def open_study(sweep: Sweep, directory: Path) -> Any:

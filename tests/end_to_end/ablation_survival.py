@@ -42,14 +42,19 @@ def write_grid(home: Path, variants: int, seeds: int, **flags: object) -> Path:
 
 
 def ablate(grid: Path, *flags: str) -> int:
-    """A process that runs a grid, and what it prints in run.log."""
+    """A process that runs a grid."""
+    return forked("ablate", str(grid), "--threads", "1", *flags)
+
+
+def forked(*arguments: str) -> int:
+    """A process that runs a command line, and what it prints in run.log."""
     process = os.fork()
     if process:
         return process
     try:
         write_into(Path("run.log"))
         torch.set_num_threads(1)  # those of the parent are not here
-        os._exit(main(["ablate", str(grid), "--threads", "1", *flags]))
+        os._exit(main(list(arguments)))
     finally:
         os._exit(1)
 

@@ -70,6 +70,7 @@ def test_best_last_and_speed_are_read_from_the_metrics(tmp_path: Path) -> None:
 
 
 def test_folders_within_a_run_are_no_runs(tmp_path: Path) -> None:
+    record(tmp_path / ".probe_1" / "run", {})
     for name in ("a/one", "b"):
         record(tmp_path / name, {})
         (tmp_path / name / "checkpoints").mkdir()
