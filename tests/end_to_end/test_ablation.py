@@ -131,7 +131,7 @@ def test_an_ablation_that_is_killed_20_times_equals_one_that_never_was(
     home: Path, config: Path
 ) -> None:
     counts = campaign(home, write_grid(home, variants=6, seeds=3), kills=20, seed=1)
-    assert counts["kept"] > 20
+    assert counts["kept"] > 5
 
 
 @pytest.mark.slow
