@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from gpt4o_lit.experiments.ablation import HOME, Ablation, lock
+from gpt4o_lit.experiments.ablation import HOME, Ablation, locked
 from gpt4o_lit.experiments.cost import Estimate, cost_of, measured, planned
 from gpt4o_lit.experiments.grid import find_grid, read_grid
 from gpt4o_lit.experiments.launch import Machine
@@ -67,12 +67,12 @@ def main(argv: list[str]) -> int:
         from gpt4o_lit.experiments.cluster import Cluster  # which is an extra
 
         cluster = Cluster(args.cluster, directory / "jobs", args.cluster_options)
-    lock(directory, _tell)
-    clear(directory)
-    ablation.require_unchanged()
-    ablation.write()
-    require_metric(ablation, machine)
-    return _run(ablation, machine, cluster, args)
+    with locked(directory, _tell):
+        clear(directory)
+        ablation.require_unchanged()
+        ablation.write()
+        require_metric(ablation, machine)
+        return _run(ablation, machine, cluster, args)
 
 
 def _run(ablation: Ablation, machine: Machine, cluster: Any, args: Any) -> int:

@@ -3,13 +3,14 @@
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
-from gpt4o_lit.experiments.ablation import Ablation, lock
+from gpt4o_lit.experiments.ablation import Ablation, locked
 from gpt4o_lit.experiments.launch import Machine
 from gpt4o_lit.experiments.probe import clear, require_metric
 from gpt4o_lit.experiments.resolve import resolve_grid
 from gpt4o_lit.experiments.sweep import Search, first_point
-from gpt4o_lit.experiments.sweep_file import read_sweep
+from gpt4o_lit.experiments.sweep_file import Sweep, read_sweep
 from gpt4o_lit.experiments.tables import table
 from gpt4o_lit.parse_errors import OneLineParser
 
@@ -47,19 +48,22 @@ def main(argv: list[str]) -> int:
     grid = sweep.grid(first_point(sweep))
     first = Ablation(grid=grid, directory=directory, variants=resolve_grid(grid))
     machine = Machine(parallel=args.parallel, threads=args.threads)
-    lock(directory, _tell)
-    clear(directory)
-    search = Search(sweep, directory, machine, _tell)
-    if not search.study.get_trials(deepcopy=False):
-        require_metric(first, machine)
-    try:
-        search.run()
-    except KeyboardInterrupt:
-        again = f"gpt4o-lit sweep {args.file}" + (f" --dir {args.dir}" if args.dir else "")
-        _tell(f"\nstopped; go on: {again}")
-        return 128 + signal.SIGINT
-    ended = [trial for trial in search.study.trials if trial.value is not None]
-    ended = [trial for trial in ended if trial.state.name == "COMPLETE"]
+    with locked(directory, _tell):
+        clear(directory)
+        search = Search(sweep, directory, machine, _tell)
+        if not search.study.get_trials(deepcopy=False):
+            require_metric(first, machine)
+        try:
+            search.run()
+        except KeyboardInterrupt:
+            again = f"gpt4o-lit sweep {args.file}" + (f" --dir {args.dir}" if args.dir else "")
+            _tell(f"\nstopped; go on: {again}")
+            return 128 + signal.SIGINT
+    return _tell_best(sweep, directory, search.study.trials)
+
+
+def _tell_best(sweep: Sweep, directory: Path, trials: list[Any]) -> int:
+    ended = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if not ended:
         raise ValueError(f"no trial in {directory} has ended; the lines above say why")
     ended.sort(key=lambda trial: trial.value, reverse=sweep.mode == "max")

@@ -1,11 +1,12 @@
 """The directory of an ablation: its plan, its variants' configs, and a run directory for each."""
 
+import contextlib
 import fcntl
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,12 +121,23 @@ class Ablation:
         _write(self.directory / PLAN, json.dumps({**plan, "runs": runs}, indent=1) + "\n")
 
 
-def lock(directory: Path, told: Callable[[str], None], patience: float = PATIENCE) -> int:
-    """Keep others out of a directory until this process and all that it forks have ended.
+@contextlib.contextmanager
+def locked(
+    directory: Path, told: Callable[[str], None], patience: float = PATIENCE
+) -> Iterator[None]:
+    """Keep others out of a directory, until all that was forked meanwhile has ended too.
 
     Raises:
         ValueError: another process runs it.
     """
+    file = _lock(directory, told, patience)
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def _lock(directory: Path, told: Callable[[str], None], patience: float) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     deadline, waits = time.monotonic() + patience, False

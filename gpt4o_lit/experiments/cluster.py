@@ -43,7 +43,10 @@ class Cluster:
             job = self._found(number.read_text(encoding="utf-8").strip())
             if job is not None:
                 return job
-        job = self._executor.submit(Fit(run, Path.cwd()))
+        try:
+            job = self._executor.submit(Fit(run, Path.cwd()))
+        except (_submitit().core.utils.FailedJobError, OSError) as error:
+            raise ValueError(f"{self.kind} takes no job: {' '.join(str(error).split())}") from error
         number.write_text(job.job_id, encoding="utf-8")
         return Submitted(job, outlives_us=self.kind == "slurm")
 

@@ -46,7 +46,8 @@ class Record:
     def config(self) -> dict[str, Any]:
         """config.yaml; empty before the run is set up."""
         path = RunDirectory(self.path).config
-        return yaml.load(path.read_text("utf-8"), _Loader) if path.is_file() else {}
+        found = yaml.load(path.read_text("utf-8"), _Loader) if path.is_file() else {}
+        return found if isinstance(found, dict) else {}
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -79,13 +80,13 @@ class Record:
     @property
     def steps(self) -> int | None:
         """The steps that it shall have."""
-        steps = self.config.get("trainer", {}).get("max_steps")
+        steps = (self.config.get("trainer") or {}).get("max_steps")
         return None if steps in (None, -1) else int(steps)
 
     @property
     def monitored(self) -> tuple[str, str]:
         """By what the run chooses its best checkpoint, and whether the lowest wins."""
-        checkpoint = self.config.get("checkpoint", {})
+        checkpoint = self.config.get("checkpoint") or {}
         return str(checkpoint.get("monitor", "val/loss")), str(checkpoint.get("mode", "min"))
 
     def best(self, metric: str, mode: str) -> tuple[float, int] | None:
