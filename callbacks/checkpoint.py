@@ -23,7 +23,8 @@ class Checkpoint(ModelCheckpoint):
 
     The last step of a run is validated and saved wherever it falls. A run that is told to stop
     (SIGTERM, Ctrl-C) ends its step, saves and stops, on all processes at once, so that it can go on
-    exactly; a second Ctrl-C stops at once. A run that fails saves what it has learned.
+    exactly; behind the last step it validates first. A second Ctrl-C stops at once. A run that
+    fails saves what it has learned.
 
     A checkpoint that cannot be written, such as for want of room, costs none of those before.
 
@@ -113,8 +114,13 @@ class Checkpoint(ModelCheckpoint):
             trainer.should_stop = True  # Lightning validates before it stops early
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Stop when asked to; the run that goes on validates from the beginning."""
+        """Stop when asked to; the run that goes on validates from the beginning.
+
+        Behind the last step it would not: Lightning has nothing to go on with there.
+        """
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if trainer.global_step == trainer.max_steps:
+            return
         if fitting and _is_between_steps(trainer) and self._is_asked(trainer):
             progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
             for name in ("ready", "started", "processed", "completed"):

@@ -17,13 +17,18 @@ from lightning import Callback, Trainer
 
 import gpt4o_lit
 from gpt4o_lit.model import count_parameters
+from gpt4o_lit.run_directory import read_metrics
 
 PACKAGE = Path(gpt4o_lit.__file__).parent
 PACKAGES = ("gpt4o-lit", "torch", "lightning", "jsonargparse", "sentencepiece", "numpy")
 
 
 class Manifest(Callback):
-    """Writes manifest.json and the tokenizer at the start, and adds to it at the end."""
+    """Writes manifest.json and the tokenizer at the start, and adds to it at the end.
+
+    While the run goes on there is `process`; behind it `ended`, or `stopped` and, where the run was
+    not told to, `error`. A run that is killed keeps its `process`.
+    """
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Write everything that is known before the first step."""
@@ -32,8 +37,10 @@ class Manifest(Callback):
         run = Path(trainer.default_root_dir)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         datamodule.tokenizer.save(run / "tokenizer")
-        manifest = _read(run)
+        manifest = read_manifest(run)
         manifest.setdefault("started", _now())
+        for mark in ("stopped", "error"):
+            manifest.pop(mark, None)
         manifest |= {
             "command": " ".join(["gpt4o-lit", *sys.argv[1:]]),
             "commit": commit(),
@@ -47,25 +54,70 @@ class Manifest(Callback):
             },
             "seed": int(os.environ.get("PL_GLOBAL_SEED", 0)),
             "hardware": hardware(trainer),
+            "process": this_process(),
         }
-        _write(run, manifest)
+        write_manifest(run, manifest)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Add when the run ended and with what; a run that had ended before keeps its figures."""
-        if trainer.is_global_zero and trainer.callback_metrics:
-            run = Path(trainer.default_root_dir)
-            metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-            end = {"ended": _now(), "steps": trainer.global_step, "metrics": metrics}
-            size = {
+        if not trainer.is_global_zero:
+            return
+        run = Path(trainer.default_root_dir)
+        manifest = read_manifest(run)
+        manifest.pop("process", None)
+        if not had_ended(trainer):
+            metrics = metrics_of(trainer)
+            manifest |= {
+                "ended": _now(),
+                "steps": trainer.global_step,
+                "metrics": metrics,
                 "parameters": count_parameters(pl_module.transformer.config)["total"],
                 "bytes_per_parameter": next(pl_module.transformer.parameters()).element_size(),
             }
-            add(run, end | size)
+        write_manifest(run, manifest)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Add when the run stopped, and why if nobody told it to."""
+        run = Path(trainer.default_root_dir)
+        manifest = read_manifest(run)
+        if not trainer.is_global_zero or manifest.pop("process", None) is None:
+            return
+        manifest["stopped"] = _now()
+        if not isinstance(exception, KeyboardInterrupt | SystemExit):
+            manifest["error"] = one_line(exception)
+        write_manifest(run, manifest)
+
+
+def had_ended(trainer: Trainer) -> bool:
+    """Whether this fit found nothing to train, and the run had been told to its end before."""
+    told = read_manifest(Path(trainer.default_root_dir)).get("steps")
+    return not trainer.callback_metrics and told == trainer.global_step
+
+
+def metrics_of(trainer: Trainer) -> dict[str, float]:
+    """The last value of each metric; of a run killed behind its last step, as they were logged."""
+    if trainer.callback_metrics:
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    rows = read_metrics(Path(trainer.default_root_dir) / "metrics.csv")
+    last = {name: value for row in rows for name, value in row.items()}
+    return {name: value for name, value in last.items() if name not in ("step", "epoch")}
+
+
+def one_line(exception: BaseException) -> str:
+    """What happened, without its traceback."""
+    first = (str(exception).strip().splitlines() or [""])[0]
+    return f"{type(exception).__name__}: {first}" if first else type(exception).__name__
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from all others, on this machine and elsewhere."""
+    process = psutil.Process()
+    return {"host": platform.node(), "id": process.pid, "begun": process.create_time()}
 
 
 def add(run: Path, found: dict[str, Any]) -> None:
     """Add to the manifest of a run; what is there already by these names gives way."""
-    _write(run, _read(run) | found)
+    write_manifest(run, read_manifest(run) | found)
 
 
 def code_fingerprint() -> str:
@@ -116,12 +168,14 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _read(run: Path) -> dict[str, Any]:
+def read_manifest(run: Path) -> dict[str, Any]:
+    """What manifest.json of a run says so far."""
     path = run / "manifest.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _write(run: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
+    """Write the whole file beside the old one, then put it in its place."""
     run.mkdir(parents=True, exist_ok=True)
     part = run / "manifest.json.part"
     part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from gpt4o_lit.callbacks.manifest import add
+from gpt4o_lit.callbacks.manifest import add, had_ended, metrics_of
 from gpt4o_lit.evaluation.deploy import DeploymentCost, measure
 from gpt4o_lit.model import count_parameters
 
@@ -24,7 +24,7 @@ class ModelCard(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and write."""
-        if not trainer.is_global_zero or not trainer.callback_metrics:
+        if not trainer.is_global_zero or had_ended(trainer):
             return  # a run that had ended before keeps its card
         run = Path(trainer.default_root_dir)
         parts = [
@@ -53,8 +53,8 @@ def _parameters(pl_module: Any) -> str:
 
 
 def _quality(trainer: Trainer) -> str:
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items()))
+    metrics = {k: v for k, v in sorted(metrics_of(trainer).items()) if k.startswith("val/")}
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
     title = "## How good is it?\n\nAt the last validation:"
     return f"{title}\n\n| metric | value |\n|---|---:|\n{rows}"
 

@@ -199,9 +199,11 @@ class ExperimentCLI(LightningCLI):
         chosen = [callback for callback in callbacks if not isinstance(callback, tuple(off))]
         chosen.append(Departures())
         if leaves_a_run:
-            chosen += [RandomState(), Manifest(), Plots(), Elastic(self.began_with)]
+            chosen += [RandomState(), Plots(), Elastic(self.began_with)]
         if self.subcommand in ("fit", "validate") and Checkpoint not in off:
             chosen.append(Artefact())
+        if leaves_a_run:
+            chosen.append(Manifest())  # which says that the run has ended: last of all
         if self.subcommand == "predict":
             chosen.append(Predictions())
         given = config["plugins"] or []
@@ -228,6 +230,16 @@ class Experiment(ExperimentCLI):
         classes = Namespace(model=self.settings.model, data=self.settings.data)
         built = self._parser(self.subcommand).instantiate_classes(classes)
         self.model, self.datamodule = built.model, built.data
+
+    def callbacks(self) -> list[Callback]:
+        """The callbacks of its Trainer, newly built."""
+        given = Namespace(trainer=Namespace(callbacks=self.settings.trainer.callbacks))
+        built = self._parser(self.subcommand).instantiate_classes(given)
+        return list(built.trainer.callbacks or [])
+
+    def dumped(self) -> str:
+        """The whole config, as YAML that `fit --config` reads as the same experiment."""
+        return str(self._parser(self.subcommand).dump(self.settings, skip_none=False))
 
     def _set_seed(self) -> None:
         """Nothing is drawn."""

@@ -17,6 +17,7 @@ from gpt4o_lit.tasks import Task
 
 EXPERIMENTS = [name for name in configs.names() if "/" not in name]
 OVERLAYS = [name for name in configs.names() if name.startswith("with/")]
+GRIDS = [name for name in configs.names() if name.startswith("grid/")]
 SIZES = [name for name in configs.names() if name.startswith("model/")]
 MILLIONS = {
     "transformer_base": 63.0, "gpt2": 124.4, "gpt2_medium": 354.8, "gpt2_large": 774.0,
@@ -119,6 +120,18 @@ def test_a_size_takes_the_place_of_an_experiments_network(
     flag = "--model.init_args.transformer=model/gpt2"
     laid = printed(["fit", "--config", "quickstart", flag], capsys)
     assert laid["model"]["init_args"]["transformer"]["decoder"]["num_layers"] == 12
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_variant_of_a_grid_can_be_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["ablate", name, "--dry_run", "--device", "h100"]) == 0
+    out = capsys.readouterr().out
+    runs = int(out.partition("together ")[2].partition(" runs")[0])
+    assert f": {runs} runs," in configs.first_line(name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_configs_lists_each_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:

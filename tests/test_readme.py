@@ -25,6 +25,7 @@ def test_the_readme_shows_how_to_fit_test_and_generate() -> None:
 SHORT = "--trainer.max_steps 2 --trainer.val_check_interval 2 --trainer.limit_val_batches 1"
 UNMEASURED = "--model_card.measure false"  # what a card measures, one run's shows
 FEWER = {
+    "ablate": "--device h100",  # whose peak need not be measured
     "bench": "--kinds decode --precision fp32",
     "compress": "--trainer.limit_val_batches 1",
     "plan": "--devices 1",

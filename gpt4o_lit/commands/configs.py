@@ -7,6 +7,7 @@ KINDS = {
     configs.EXPERIMENTS: "complete experiments   (fit --config NAME)",
     configs.OVERLAYS: "overlays               (fit --config NAME --config with/OVERLAY)",
     configs.RECIPES: "recipes                (compress RUN --recipe NAME)",
+    configs.GRIDS: "grids                  (ablate NAME)",
     configs.SIZES: "sizes                  (--model.init_args.transformer model/SIZE)",
 }
 

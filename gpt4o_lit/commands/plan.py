@@ -2,36 +2,21 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from gpt4o_lit.cli import read_experiment
-from gpt4o_lit.data.tables import TablesDataModule
-from gpt4o_lit.evaluation.devices import NAMES, Device, find_device
+from gpt4o_lit.evaluation.devices import NAMES, find_device
 from gpt4o_lit.evaluation.plan import Job, Outlook, Planner, strategies_for, what_would_fit
-from gpt4o_lit.evaluation.rehearsal import Micro
-from gpt4o_lit.model import TransformerConfig
+from gpt4o_lit.experiments.job import job_of
 from gpt4o_lit.model.count import count_parameters, training_flops
 from gpt4o_lit.parse_errors import OneLineParser
-from gpt4o_lit.tasks import Classification, ExtractiveQA, Pretraining, Task, TokenClassification
 
 EXAMPLE = """examples:
   gpt4o-lit plan --config quickstart --device cpu
   gpt4o-lit plan --config sst2 --config with/bf16 --devices 4 --device h200 --price 3
   gpt4o-lit plan --config quickstart --model.init_args.transformer model/llama_1b --device h100"""
 CHANGES_NETWORK = ("LoRA", "Distillation", "QuantizationAwareTraining", "StructuredPruning")
-PRECISIONS = {
-    "32": (torch.float32, torch.float32, "fp32"),
-    "bf16-mixed": (torch.float32, torch.bfloat16, "bf16"),
-    "bf16-true": (torch.bfloat16, torch.bfloat16, "bf16"),
-    "16-mixed": (torch.float32, torch.float16, "bf16"),
-    "16-true": (torch.float16, torch.float16, "bf16"),
-    "transformer-engine": (torch.bfloat16, torch.bfloat16, "fp8"),
-}
-"""In what weights lie, in what products are, and the rate of these."""
-ALIASES = {"32-true": "32", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,88 +58,20 @@ def main(argv: list[str]) -> int:
     if args.devices < 1:
         raise ValueError(f"devices ({args.devices}) must be at least 1; set --devices 1")
     experiment = read_experiment(flags)
-    task, settings = experiment.model, experiment.settings
-    device = find_device(args.device)
-    job = Job(
-        config=described(task, experiment.datamodule),
-        micro=micro_batch(task, experiment.datamodule, settings.trainer.precision, device),
-        recipe=task.optimizer_recipe,
-        device=device,
-        devices=args.devices,
-        accumulate=settings.trainer.accumulate_grad_batches or 1,
-        rate=_precision(settings.trainer.precision)[2],
-    )
+    settings = experiment.settings
+    job = job_of(experiment, find_device(args.device), args.devices)
     steps = settings.trainer.max_steps
     found, refused = _outlooks(job)
     if not any(outlook.largest for outlook in found.values()):
         raise ValueError(
-            f"no strategy fits a row on {job.devices} x {device.name} "
-            f"({device.memory / 1e9:,.0f} GB each); take {what_would_fit(job)}"
+            f"no strategy fits a row on {job.devices} x {job.device.name} "
+            f"({job.device.memory / 1e9:,.0f} GB each); take {what_would_fit(job)}"
         )
     end = End(steps=None if steps in (None, -1) else steps, tokens=args.tokens)
     report = _report(job, found, refused, end, args.price)
     report["not_counted"] = _not_counted(settings)
     print(json.dumps(report) if args.json else _table(job, report))
     return 0
-
-
-def described(task: Task, data: Any) -> TransformerConfig:
-    """The network that the task would build, without reading the data.
-
-    Raises:
-        ValueError: nothing tells how many pieces there will be.
-    """
-    config = task.transformer_config
-    if isinstance(task, Classification | ExtractiveQA | TokenClassification):
-        config = replace(config, num_classes=2)  # as many as the data has, which hardly weigh
-    return replace(config, vocab_size=max(_pieces(data, config), config.vocab_size or 0))
-
-
-def _pieces(data: Any, config: TransformerConfig) -> int:
-    recipe = data.tokenizer_recipe
-    if hasattr(recipe, "vocab_size"):
-        return int(recipe.vocab_size)
-    if recipe.sample_bytes == 0:  # it trains nothing
-        return int(recipe.build(()).vocab_size)
-    if config.vocab_size is not None:
-        return config.vocab_size
-    try:
-        return int(data.tokenizer.vocab_size)
-    except (OSError, ValueError):
-        raise ValueError(
-            f"{type(recipe).__name__} does not tell how many pieces it will find; set "
-            "--model.init_args.transformer.vocab_size to about as many"
-        ) from None
-
-
-def micro_batch(task: Task, data: Any, precision: Any, device: Device) -> Micro:
-    """The longest rows that the data can have, as many as it hands out at once."""
-    weights, products, _ = _precision(precision)
-    how: dict[str, Any] = {"weights": weights, "products": products, "on_cpu": device.name == "cpu"}
-    if isinstance(task, Pretraining):
-        lengths = task.objective.lengths(data.seq_len)
-        return Micro(rows=data.batch_size, documents=True, **asdict(lengths), **how)
-    assert isinstance(data, TablesDataModule), f"{type(data).__name__} tells no lengths"
-    source, target, documents = 0, data.longest_row, True
-    if hasattr(data, "pairs"):
-        documents = False
-        target = data.pairs.max_target_len + 1
-        if task.transformer_config.kind == "encoder_decoder":
-            source = data.pairs.max_source_len + 1
-        else:
-            target += data.pairs.max_source_len
-    asked = 1 if isinstance(task, Classification) else target
-    rows = max(1, data.batch_tokens // (source + target))
-    return Micro(rows=rows, target=target, asked=asked, source=source, documents=documents, **how)
-
-
-def _precision(name: Any) -> tuple[torch.dtype, torch.dtype, str]:
-    name = ALIASES.get(str(name or 32), str(name or 32))
-    if name not in PRECISIONS:
-        raise ValueError(
-            f"trainer.precision ({name}) is not planned for; choose from {', '.join(PRECISIONS)}"
-        )
-    return PRECISIONS[name]
 
 
 def _outlooks(job: Job) -> tuple[dict[str, Outlook], dict[str, str]]:

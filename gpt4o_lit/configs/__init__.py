@@ -5,6 +5,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 EXPERIMENTS, OVERLAYS, SIZES, RECIPES = "experiment", "with", "model", "compress"
+GRIDS = "grid"
 
 
 def names() -> list[str]:

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from gpt4o_lit.cli import read_experiment
-from gpt4o_lit.commands.plan import described, micro_batch
 from gpt4o_lit.evaluation.devices import Device
 from gpt4o_lit.evaluation.plan import Job, Planner
 from gpt4o_lit.evaluation.sharding import STRATEGIES
+from gpt4o_lit.experiments.job import described, micro_batch
 from tests.end_to_end.conftest import give
 
 # A process's memory from before its network is built, kernels loaded, to the last batch.
@@ -90,7 +90,7 @@ def test_a_fit_takes_the_memory_that_was_planned(
     subprocess.run(command, check=True, capture_output=True, timeout=500)
     experiment = read_experiment(flags)
     task, data = experiment.model, experiment.datamodule
-    micro = micro_batch(task, data, precision, CPU)
+    micro = micro_batch(task, data, precision, on_cpu=True)
     job = Job(
         config=described(task, data),
         micro=micro,

@@ -1,5 +1,6 @@
 """A run that is killed, stopped or out of room loses the steps since its last save, no others."""
 
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from tests.callbacks.test_checkpoint_files import files_end_at
 from tests.end_to_end.conftest import load, weights
 from tests.end_to_end.survival import (
     FLAGS,
+    LONGEST,
     campaign,
     damages,
     difference,
@@ -113,6 +115,35 @@ def test_a_run_that_may_not_lose_a_save_stops_at_it(
         flags = ("--checkpoint.on_save_error", "raise")
         assert main(["fit", "--config", str(config), "--run_dir", "run", *flags]) == 2
     assert "step 3 was not saved" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+STOPPING = """
+import os, signal
+from lightning import Callback
+
+class StopsInItsLastValidation(Callback):
+    def on_validation_batch_start(self, trainer, *args):
+        if trainer.global_step == trainer.max_steps and not os.path.exists("stopped"):
+            open("stopped", "w").close()
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_run_that_is_stopped_in_its_last_validation_ends_it(config: Path) -> None:
+    Path("stopping.py").write_text(STOPPING, encoding="utf-8")
+    flags = ["--trainer.callbacks+=stopping.StopsInItsLastValidation", "--run_dir", "run"]
+    process = start("fit", "--config", str(config), *flags)
+    assert ended(process, time.monotonic() + LONGEST) == 128 + signal.SIGTERM
+    assert "stopped" in json.loads(Path("run/manifest.json").read_text())
+    assert ended(start("fit", "--resume", "run"), time.monotonic() + LONGEST) == 0
+    found = outcome(Path("run"))
+    assert "val/loss" in Path("run/MODEL_CARD.md").read_text()
+    shutil.rmtree("run")  # the second time nothing stops it
+    assert ended(start("fit", "--config", str(config), *flags), time.monotonic() + LONGEST) == 0
+    assert difference(outcome(Path("run")), found) is None
+    manifest = json.loads(Path("run/manifest.json").read_text())
+    assert manifest["metrics"]["val/loss"] == read_metrics(Path("run/metrics.csv"))[-1]["val/loss"]
+    assert "process" not in manifest
 
 
 @pytest.mark.slow
