@@ -30,6 +30,7 @@ from gpt4o_lit.callbacks.stability import Stability
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.callbacks.text_quality import TextQuality
 from gpt4o_lit.callbacks.throughput import Throughput
+from gpt4o_lit.callbacks.wandb_run import WandbRun
 
 __all__ = [
     "Artefact",
@@ -64,4 +65,5 @@ __all__ = [
     "TextQuality",
     "Throughput",
     "WandaPruning",
+    "WandbRun",
 ]

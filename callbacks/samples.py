@@ -46,7 +46,7 @@ class Samples(Callback):
         """Refuse at once, not at the first validation, a prompt that the network cannot read."""
         if self.prompts is not None and self._writes(trainer):
             network = whole_network(trainer.strategy, pl_module.transformer)
-            self._sections(trainer, pl_module, network, replace(self.config, max_new_tokens=1))
+            self._written(trainer, pl_module, network, replace(self.config, max_new_tokens=1))
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write, in evaluation mode and without drawing from the run's random generator."""
@@ -58,18 +58,24 @@ class Samples(Callback):
         network = whole_network(trainer.strategy, pl_module.transformer)
         if not trainer.is_global_zero:
             return
-        sections = self._sections(trainer, pl_module, network, self.config)
+        written = self._written(trainer, pl_module, network, self.config)
         loss = trainer.callback_metrics.get("val/loss", torch.tensor(float("nan")))
         title = f"## Step {trainer.global_step}, validation loss {float(loss):.4f}\n\n"
         with (Path(trainer.default_root_dir) / "samples.md").open("a", encoding="utf-8") as file:
-            file.write(title + "\n\n".join(sections) + "\n\n")
+            file.write(title + "\n\n".join(map(_section, written)) + "\n\n")
+        for logger in trainer.loggers:
+            log_text: Any = getattr(logger, "log_text", None)  # W&B has it
+            if log_text is not None:
+                rows = [list(row[:2]) for row in written]
+                log_text("samples", columns=["prompt", "text"], data=rows, step=trainer.global_step)
 
     def _writes(self, trainer: Any) -> bool:
         return self.enabled and trainer.state.fn == "fit" and not trainer.fast_dev_run
 
-    def _sections(
+    def _written(
         self, trainer: Trainer, pl_module: Any, transformer: Transformer, config: SamplingConfig
-    ) -> list[str]:
+    ) -> list[tuple[str, str, bool]]:
+        """Prompts, what came of each, and whether that goes on with the prompt."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         tokenizer = datamodule.tokenizer
         prompt_format = prompt_format_of(trainer, pl_module)
@@ -93,10 +99,12 @@ class Samples(Callback):
                     prompt_format=prompt_format,
                 )
         joined = transformer.decoder is not None and transformer.encoder is None
-        return [
-            fenced(prompt + text if joined else f"{prompt}\n-->\n{text}")
-            for prompt, text in zip(prompts, texts, strict=True)
-        ]
+        return [(prompt, text, joined) for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def _section(written: tuple[str, str, bool]) -> str:
+    prompt, text, joined = written
+    return fenced(prompt + text if joined else f"{prompt}\n-->\n{text}")
 
 
 def prompt_format_of(trainer: Trainer, task: Any) -> PromptFormat:

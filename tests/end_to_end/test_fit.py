@@ -346,6 +346,7 @@ def test_generate_writes_behind_a_prompt(config: Path, capsys: pytest.CaptureFix
 def test_wandb_offline_and_tensorboard_write_into_the_run(config: Path) -> None:
     run = fit(config, "run", "--config", "with/wandb", "--config", "with/tensorboard")
     assert list(run.glob("wandb/offline-run-*"))
+    assert (run / "wandb_id").is_file()
     assert list(run.glob("tensorboard/events.out.tfevents.*"))
     assert (run / "config.yaml").is_file()
     assert not Path("config.yaml").exists()
