@@ -41,6 +41,8 @@ def order_in(trainer: Any, seed: int, shuffle: bool, checksum: str) -> Order:
         rank, world_size = places["rank"], places["num_replicas"]
     callbacks = trainer.callbacks if trainer and shuffle else []
     began = next((c.began_with for c in callbacks if getattr(c, "began_with", None)), None)
+    if began is not None:  # so many processes, of which as many as now share a network
+        began = began * world_size // trainer.world_size
     return Order(
         rank=rank,
         world_size=world_size,

@@ -1,13 +1,15 @@
 """The order of batches is pure, complete, shared out fairly, and can be gone on with."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from gpt4o_lit.callbacks import Elastic
 from gpt4o_lit.data import PackedLoader
-from gpt4o_lit.data.loader import Order
+from gpt4o_lit.data.loader import Order, order_in
 
 
 class CountingSplit:
@@ -146,3 +148,16 @@ def test_more_or_fewer_processes_take_turns_at_the_batches_of_those_before(
     again.load_state_dict(fewer[0].state_dict())
     assert read(again) == epochs[0][8:]
     assert again.state_dict()["batches_done"] == len(again)
+
+
+@pytest.mark.parametrize(("sharing", "began", "now"), [(2, 2, 2), (2, 2, 1), (1, 4, 2), (4, 1, 1)])
+def test_processes_that_share_a_network_count_as_one(sharing: int, began: int, now: int) -> None:
+    trainer = SimpleNamespace(
+        global_rank=0,
+        world_size=now * sharing,
+        callbacks=[Elastic(began_with=began * sharing)],
+        strategy=SimpleNamespace(distributed_sampler_kwargs={"rank": 0, "num_replicas": now}),
+    )
+    order = order_in(trainer, 0, True, "")
+    assert (order.world_size, order.began_with) == (now, began)
+    assert order_in(trainer, 0, False, "").began_with is None
