@@ -84,9 +84,9 @@ def micro_batch(task: Task, data: Any, precision: Any, on_cpu: bool) -> Micro:
     source, target, documents = 0, data.longest_row, True
     if hasattr(data, "pairs"):
         documents = False
-        target = data.pairs.max_target_len + 1
+        target = data.pairs.max_target_len
         if task.transformer_config.kind == "encoder_decoder":
-            source = data.pairs.max_source_len + 1
+            source = data.pairs.max_source_len
         else:
             target += data.pairs.max_source_len
     asked = 1 if isinstance(task, Classification) else target
