@@ -18,7 +18,16 @@ ALWAYS = {
     "Samples": "--samples.*",
     "Throughput": "--throughput.*",
     **dict.fromkeys(
-        ("Artefact", "Departures", "Manifest", "Plots", "Predictions", "RandomState", "SaveConfig"),
+        (
+            "Artefact",
+            "Departures",
+            "Elastic",
+            "Manifest",
+            "Plots",
+            "Predictions",
+            "RandomState",
+            "SaveConfig",
+        ),
         "",
     ),
 }
