@@ -11,14 +11,15 @@ from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.combining import cannot_be_with, ours_by_name
 from tests.end_to_end.conftest import write_config
 
+SCHEDULE = {"final": 0.5, "begin": 1, "end": 2, "every": 1}
 SETTINGS: dict[str, dict[str, Any]] = {
     "Distillation": {"teacher": "teacher"},
-    "EfficiencyReport": {"rounds": 1},
+    "EfficiencyReport": {"parent": "teacher", "rounds": 1},
     "Evaluate": {"texts": ["text.txt"], "every_n_steps": 2},
     "Explain": {"text": "the cat"},
     "LoRA": {"rank": 2},
-    "MagnitudePruning": {"schedule": {"sparsity": 0.5}},
-    "MovementPruning": {"schedule": {"sparsity": 0.5}},
+    "MagnitudePruning": {"schedule": SCHEDULE},
+    "MovementPruning": {"schedule": SCHEDULE},
     "PostTrainingQuantization": {},
     "Profile": {"skip_batches": 0, "warmup_batches": 0, "active_batches": 1},
     "QuantizationAwareTraining": {},
