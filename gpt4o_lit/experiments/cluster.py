@@ -164,6 +164,8 @@ def read_options(options: list[str]) -> dict[str, Any]:
 
 
 def _submitit() -> Any:
+    # Else it sets up logging when it is imported, and closes the handlers of everybody.
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     try:
         import submitit
     except ModuleNotFoundError as error:

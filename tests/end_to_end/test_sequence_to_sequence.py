@@ -202,7 +202,7 @@ def test_loggers_that_show_tables_are_handed_what_was_written(config: Path) -> N
     run = fit(config, "run", *flags, "--trainer.callbacks.init_args.table_rows", "3")
     (events,) = run.glob("**/events.out.tfevents*")
     assert b"val/texts" in events.read_bytes()
-    tables = list(run.glob("**/*.table.json"))
+    tables = list(run.glob("**/val/texts*.table.json"))
     assert tables
     table = json.loads(tables[0].read_text(encoding="utf-8"))
     assert table["columns"] == ["source", "reference", "output"]

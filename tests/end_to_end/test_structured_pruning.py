@@ -169,8 +169,8 @@ MAGNITUDE = {"class_path": "gpt4o_lit.callbacks.MagnitudePruning"}
         ([], {"times": 0}, "times (0) must be at least 1"),
         ([], {"num_batches": 10_000}, "num_batches (10000) must be from 1 to"),
         ([], {"importance": "luck"}, "importance"),
-        ([AVERAGE], {}, "shapes that EMAWeightAveraging relies on"),
-        ([MAGNITUDE], {}, "shapes that MagnitudePruning relies on"),
+        ([AVERAGE], {}, "EMAWeightAveraging relies on shapes that StructuredPruning changes"),
+        ([MAGNITUDE], {}, "MagnitudePruning relies on shapes that StructuredPruning changes"),
     ],
 )
 def test_what_cannot_be_cut_is_one_line_before_training(

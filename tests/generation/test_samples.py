@@ -59,6 +59,7 @@ def training(kind: str, directory: Path) -> tuple[Any, Any]:
         global_step=7,
         callback_metrics={"val/loss": torch.tensor(1.25)},
         default_root_dir=str(directory),
+        loggers=[],
         datamodule=data,
     )
     return trainer, SimpleNamespace(transformer=Transformer(config).train())
