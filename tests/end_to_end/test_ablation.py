@@ -120,6 +120,7 @@ def test_an_ablation_that_is_told_to_stop_saves_and_goes_on(home: Path, config: 
     assert "stopped; go on: gpt4o-lit ablate" in Path("run.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_an_ablation_that_is_killed_loses_no_run_that_had_ended(home: Path, config: Path) -> None:
     counts = campaign(home, write_grid(home, variants=2, seeds=1), kills=2, seed=0)
     assert counts["kills"] == 2
