@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gpt4o_lit.callbacks.checkpoint_files import CheckpointFiles, Keeping
+from gpt4o_lit.callbacks.metrics_log import MetricsLog
 from gpt4o_lit.interop.checkpoints import step_file
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -66,7 +67,7 @@ class Checkpoint(ModelCheckpoint):
         )
         self.every_n, self.keep_last = every_n_train_steps, keep_last
         self.asynchronous, self.on_save_error = asynchronous, on_save_error
-        self._saved_step = -1
+        self._saved_step = self._first_step = -1
         self._under_way: tuple[int, dict[str, Any]] | None = None
         self._asked: signal.Signals | None = None
         self._validation_is_due = self._judgement_is_due = False
@@ -89,8 +90,11 @@ class Checkpoint(ModelCheckpoint):
         At `on_train_batch_end` the metrics of the step are not logged yet, nor is it validated.
         """
         super().on_train_start(trainer, pl_module)
-        self._saved_step = trainer.global_step
+        self._saved_step = self._first_step = trainer.global_step
         self._asked = None
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsLog):
+                logger.go_on_from(trainer.global_step)
         loop: Any = trainer.fit_loop.epoch_loop
         advanced = loop.on_advance_end
 
@@ -107,6 +111,15 @@ class Checkpoint(ModelCheckpoint):
         if threading.current_thread() is threading.main_thread():
             for sign in SIGNALS:
                 signal.signal(sign, self._ask)
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        """Have the first step logged as what it is.
+
+        Lightning counts one too few where the run goes on from a step that it validated alone
+        because it was the last.
+        """
+        if trainer.global_step == self._first_step:
+            trainer.fit_loop.epoch_loop._batches_that_stepped = self._first_step
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Have the last step validated."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from gpt4o_lit.generation import PromptFormat, SamplingConfig, fill, generate
 from gpt4o_lit.model import Transformer
@@ -61,8 +62,12 @@ class Samples(Callback):
         written = self._written(trainer, pl_module, network, self.config)
         loss = trainer.callback_metrics.get("val/loss", torch.tensor(float("nan")))
         title = f"## Step {trainer.global_step}, validation loss {float(loss):.4f}\n\n"
-        with (Path(trainer.default_root_dir) / "samples.md").open("a", encoding="utf-8") as file:
-            file.write(title + "\n\n".join(map(_section, written)) + "\n\n")
+        try:
+            path = Path(trainer.default_root_dir) / "samples.md"
+            with path.open("a", encoding="utf-8") as file:
+                file.write(title + "\n\n".join(map(_section, written)) + "\n\n")
+        except OSError as error:
+            rank_zero_warn(f"samples of step {trainer.global_step} were not written ({error})")
         for logger in trainer.loggers:
             log_text: Any = getattr(logger, "log_text", None)  # W&B has it
             if log_text is not None:

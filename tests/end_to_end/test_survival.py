@@ -117,21 +117,40 @@ def test_a_run_that_may_not_lose_a_save_stops_at_it(
     assert "step 3 was not saved" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_a_run_that_has_ended_goes_on_as_if_it_had_not(config: Path) -> None:
+    """4 is a step that is validated because it is the last, and for nothing else."""
+    longer = ("--samples.enabled", "false", "--trainer.max_steps", "8")
+    expected = read_metrics(fit(config, "whole", *longer) / "metrics.csv")
+    run = fit(config, "run", *longer, "--trainer.max_steps", "4")
+    assert main(["fit", "--resume", "run", "--trainer.max_steps", "8"]) == 0
+    found = read_metrics(run / "metrics.csv")
+    losses = [[(row["step"], row["train/loss"]) for row in rows] for rows in (found, expected)]
+    assert losses[0] == losses[1]
+    assert "val/loss" in found[3]
+    assert "val/loss" not in expected[3]
+
+
 STOPPING = """
 import os, signal
 from lightning import Callback
 
-class StopsInItsLastValidation(Callback):
+class StopsInAValidation(Callback):
+    def __init__(self, step: int):
+        self.step = step
+
     def on_validation_batch_start(self, trainer, *args):
-        if trainer.global_step == trainer.max_steps and not os.path.exists("stopped"):
+        if trainer.global_step == self.step and not os.path.exists("stopped"):
             open("stopped", "w").close()
             os.kill(os.getpid(), signal.SIGTERM)
 """
 
 
-def test_a_run_that_is_stopped_in_its_last_validation_ends_it(config: Path) -> None:
+@pytest.mark.parametrize("step", [3, 6])
+def test_a_run_that_is_stopped_in_a_validation_ends_it(step: int, config: Path) -> None:
+    """6 is the last."""
     Path("stopping.py").write_text(STOPPING, encoding="utf-8")
-    flags = ["--trainer.callbacks+=stopping.StopsInItsLastValidation", "--run_dir", "run"]
+    flags = ["--trainer.callbacks+=stopping.StopsInAValidation", "--run_dir", "run"]
+    flags.insert(1, f"--trainer.callbacks.step={step}")
     process = start("fit", "--config", str(config), *flags)
     assert ended(process, time.monotonic() + LONGEST) == 128 + signal.SIGTERM
     assert "stopped" in json.loads(Path("run/manifest.json").read_text())
