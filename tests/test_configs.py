@@ -14,6 +14,7 @@ from gpt4o_lit.__main__ import main
 from gpt4o_lit.cli import RUN_DIR, ExperimentCLI, resolve
 from gpt4o_lit.model import Transformer, TransformerConfig, count_parameters
 from gpt4o_lit.tasks import Task
+from tests.end_to_end.conftest import write_config
 
 EXPERIMENTS = [name for name in configs.names() if "/" not in name]
 OVERLAYS = [name for name in configs.names() if name.startswith("with/")]
@@ -89,6 +90,9 @@ def test_everything_in_a_config_can_be_instantiated(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    read = yaml.safe_load(configs.find(experiment).read_text(encoding="utf-8"))
+    if parent := read["model"]["init_args"].get("pretrained"):
+        assert main(["fit", "--config", str(write_config(tmp_path)), "--run_dir", parent]) == 0
     monkeypatch.setenv(RUN_DIR, str(tmp_path / "run"))
     overlays = ["--config", overlay] if overlay else []
     args, run = resolve(["fit", "--config", experiment, *overlays])
@@ -96,7 +100,7 @@ def test_everything_in_a_config_can_be_instantiated(
     assert isinstance(cli.model, Task)
     assert isinstance(cli.datamodule, LightningDataModule)
     assert cli.trainer.callbacks
-    assert number_of_weights(cli.model.transformer_config) > 100_000
+    assert parent or number_of_weights(cli.model.transformer_config) > 100_000
 
 
 def number_of_weights(config: TransformerConfig) -> int:

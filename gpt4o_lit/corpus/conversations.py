@@ -10,6 +10,7 @@ from gpt4o_lit.corpus.examples import (
     Example,
     ExampleBuilder,
     Examples,
+    Skips,
     TablesConfig,
     TooLong,
 )
@@ -49,7 +50,7 @@ class ConversationsConfig(TablesConfig):
     """Most pieces of a conversation, with the marks of its messages."""
     too_long: TooLong = "truncate"
     """What to do with longer ones: stop and name it, leave it out and count it, or leave out its
-    last messages and cut what is left."""
+    last messages and cut what is left; where no answer is left, leave it out and count it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,6 +173,13 @@ class _ConversationsBuilder(ExampleBuilder):
 
     def limits(self) -> tuple[int, int | None]:
         return self.config.max_len, None
+
+    def _cut(self, example: Example, encoded: Encoded, skips: Skips) -> list[list[int]] | None:
+        """As any; where what is asked fills the room, there is no answer to learn."""
+        if self.config.too_long == "truncate" and not any(encoded[1]):
+            skips.counts["question too long"] += 1
+            return None
+        return super()._cut(example, encoded, skips)
 
     def _encode(self, messages: list[Message], tokenizer: Tokenizer) -> Encoded:
         """The pieces, and which of them are learned: what an assistant says, and its end."""

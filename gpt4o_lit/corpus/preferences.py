@@ -11,6 +11,7 @@ from gpt4o_lit.corpus.examples import (
     Example,
     ExampleBuilder,
     Examples,
+    Skips,
     TablesConfig,
     TooLong,
 )
@@ -33,7 +34,7 @@ class PreferencesConfig(TablesConfig):
     """Most pieces of a prompt and an answer, with the marks of their messages."""
     too_long: TooLong = "skip"
     """What to do with longer ones: stop and name it, leave it out and count it, or cut the answers'
-    ends."""
+    ends; a prompt that fills max_len by itself is left out and counted then too."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,6 +100,14 @@ class _PreferencesBuilder(ExampleBuilder):
 
     def limits(self) -> tuple[int, int | None]:
         return self.config.max_len, self.config.max_len + 1
+
+    def _cut(self, example: Example, encoded: Encoded, skips: Skips) -> list[list[int]] | None:
+        """As any; where a prompt leaves its answers no room, there is nothing to prefer."""
+        prompt_len = encoded[1][0]
+        if self.config.too_long == "truncate" and prompt_len >= self.config.max_len:
+            skips.counts["prompt too long"] += 1
+            return None
+        return super()._cut(example, encoded, skips)
 
 
 def _messages(answer: Any) -> list[Message]:

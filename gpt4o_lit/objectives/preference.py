@@ -29,8 +29,8 @@ def row_log_likelihoods(
     asked_BT = targets_BT != IGNORED
     rows_N = asked_BT.nonzero()[:, 0]
     features_ND, targets_N = features_BTD[asked_BT], targets_BT[asked_BT]
-    parts = [torch.zeros(0, device=features_BTD.device)]
-    for start in range(0, len(targets_N), CHUNK):
+    parts = []
+    for start in range(0, max(1, len(targets_N)), CHUNK):  # of nothing too: it has a gradient
         part = slice(start, start + CHUNK)
         parts.append(
             checkpoint(

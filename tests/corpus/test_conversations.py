@@ -71,6 +71,13 @@ def test_a_system_text_opens_those_that_have_none(tmp_path: Path) -> None:
     assert said == ["own", "be brief"]
 
 
+def test_what_has_no_room_for_an_answer_is_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [{"instruction": "q" * size, "output": "yes"} for size in (4, 90)]
+    examples = prepare(tmp_path, rows, max_len=32)
+    counts = examples.counts["train"]
+    assert (counts["examples"], counts["question too long"]) == (1, 1)
+
+
 def test_what_is_too_long_loses_its_last_messages(tmp_path: Path) -> None:
     row = {"turns": ["a", "b", "c" * 40, "d"]}
     pieces, asked = learned(prepare(tmp_path, [row], max_len=16))

@@ -57,6 +57,18 @@ def test_faults_are_named_or_counted(row: dict[str, Any], message: str, tmp_path
     assert prepare(tmp_path, rows, on_error="skip").counts["train"]["unfit row"] == 1
 
 
+def test_answers_are_cut_and_where_the_prompt_fills_the_room_left_out(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "p" * size, "chosen": "yes " * 9, "rejected": "no " * 9} for size in (4, 30, 90)
+    ]
+    examples = prepare(tmp_path, rows, max_len=32, too_long="truncate")
+    counts = examples.counts["train"]
+    assert (counts["examples"], counts["prompt too long"]) == (1, 2)
+    chosen, rejected = examples.split("train").pair(0)
+    assert len(chosen) == len(rejected) - 1 == 32
+    assert rejected[0] < 32
+
+
 @pytest.mark.data
 def test_a_published_file_is_read_whole(real_data: Path, tmp_path: Path) -> None:
     path = str(real_data / "instruct_demo/dpo_en_demo.json")

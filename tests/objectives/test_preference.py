@@ -47,3 +47,13 @@ def test_one_who_is_the_reference_has_log_two_to_lose() -> None:
     loss, margin = direct_preference_loss(same, same, beta=0.1, label_smoothing=0.2)
     torch.testing.assert_close(loss, torch.full((3,), math.log(2)))
     assert not margin.any()
+
+
+def test_nothing_asked_has_a_gradient_of_nothing() -> None:
+    features = torch.randn(2, 5, 8, requires_grad=True)
+    weight = torch.randn(11, 8, requires_grad=True)
+    found = row_log_likelihoods(features, weight, torch.full((2, 5), -100))
+    found.sum().backward()
+    for each in (found, features.grad, weight.grad):
+        assert each is not None
+        assert not each.any()
