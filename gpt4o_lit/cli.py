@@ -57,6 +57,7 @@ HARMLESS = (
     "It is recommended to use `self.log.*sync_dist",  # tasks sum over all processes themselves
     "Since DeepSpeed handles gradient clipping",  # and is told our weighting
     "Checkpoint directory .* exists and is not empty",  # that of the run that goes on
+    r"Be aware .*callbacks: \[('(RandomState|Elastic)'(, )?)+\]",  # they are of training alone
 )
 RUN_DIR = "GPT4O_LIT_RUN_DIR"  # tells the processes of one launch
 TRANSFORMER = "--model.init_args.transformer"
