@@ -2,7 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Collection
 from copy import copy
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 from weakref import proxy
@@ -248,7 +250,9 @@ class Checkpoint(ModelCheckpoint):
         before = self.state_dict() | {"best_k_models": copy(self.best_k_models)}
         if self._judgement_is_due:
             self._judgement_is_due = False
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            candidates = self._monitor_candidates(trainer)
+            self._require_monitor(candidates, trainer.default_root_dir)
+            self._save_topk_checkpoint(trainer, candidates)
         for logger in trainer.loggers:
             logger.save()  # a run that goes on has what was logged before
         step, scores = trainer.global_step, self.best_k_models
@@ -266,6 +270,18 @@ class Checkpoint(ModelCheckpoint):
         self._saved_step = step
         if not self.asynchronous:
             self._land(trainer, on_error)
+
+    def _require_monitor(self, logged: Collection[str], run: str) -> None:
+        if self.monitor in logged:
+            return
+        metrics = sorted(name for name in logged if name.startswith("val/"))
+        near = get_close_matches(str(self.monitor), metrics, 1)
+        mean = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"checkpoint.monitor ({self.monitor}) is not logged; {mean}There are "
+            f"{', '.join(metrics)}; go on by `gpt4o-lit fit --resume {run} --checkpoint.monitor "
+            f"{near[0] if near else 'NAME'}`"
+        )
 
     def _land(self, trainer: Trainer, on_error: Literal["warn", "raise"] | None = None) -> None:
         """See how the save that is under way ends; all processes hear of it."""

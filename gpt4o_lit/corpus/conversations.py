@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt4o_lit.corpus.documents import Skips
 from gpt4o_lit.corpus.examples import (
     Encoded,
     Example,
     ExampleBuilder,
     Examples,
-    Skips,
     TablesConfig,
     TooLong,
 )

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt4o_lit.corpus.conversations import FORMS, form_of, spoken
+from gpt4o_lit.corpus.documents import Skips
 from gpt4o_lit.corpus.examples import (
     Encoded,
     Example,
     ExampleBuilder,
     Examples,
-    Skips,
     TablesConfig,
     TooLong,
 )

@@ -130,6 +130,18 @@ def test_a_run_that_has_ended_goes_on_as_if_it_had_not(config: Path) -> None:
     assert "val/loss" not in expected[3]
 
 
+def test_a_metric_that_is_not_logged_is_named_and_costs_nothing(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--samples.enabled", "false", "--checkpoint.monitor", "val/los"]
+    assert main(["fit", "--config", str(config), "--run_dir", "run", *flags]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "checkpoint.monitor (val/los) is not logged; did you mean 'val/loss'?" in line
+    assert load(Path("run"), "last")["global_step"] == 3
+    assert main(["fit", "--resume", "run", "--checkpoint.monitor", "val/loss"]) == 0
+    assert load(Path("run"), "best")["global_step"] == 6
+
+
 STOPPING = """
 import os, signal
 from lightning import Callback
