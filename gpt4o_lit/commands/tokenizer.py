@@ -47,6 +47,7 @@ def _recipe(args: argparse.Namespace) -> TokenizerRecipe:
     return TrainSentencePiece(
         vocab_size=args.vocab_size,
         model_type=args.model_type,
+        byte_fallback=args.model_type != "word",
         normalization=args.normalization,
         character_coverage=args.character_coverage,
         user_defined_symbols=args.user_defined_symbols,
@@ -67,7 +68,8 @@ def _parser() -> OneLineParser:
     add("--sources", nargs="+", default=[], help="files, folders, globs or python-stdlib")
     add("--output", help="folder to write the tokenizer to")
     add("--vocab_size", type=int, default=usual.vocab_size, help="pieces in all")
-    add("--model_type", choices=("unigram", "bpe", "char"), default="unigram", help="algorithm")
+    kinds = ("unigram", "bpe", "char", "word")
+    add("--model_type", choices=kinds, default="unigram", help="algorithm; word: whole words alone")
     add("--normalization", choices=rules, default="identity", help="only identity loses nothing")
     add("--character_coverage", type=float, default=1.0, help="share of signs that get a piece")
     add("--user_defined_symbols", nargs="+", default=[], metavar="TEXT", help="always one piece")

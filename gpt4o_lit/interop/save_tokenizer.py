@@ -13,7 +13,7 @@ from gpt4o_lit.tokenizer.tokenizer import EOS, PAD, UNK
 
 # The numbers of kinds of pieces and models in SentencePiece's own file format.
 NORMAL, USER_DEFINED, UNUSED = 1, 4, 5
-UNIGRAM = 1
+UNIGRAM, WORD = 1, 3
 MEANINGS = ("pad", "bos", "eos", "unk", "mask")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
@@ -110,6 +110,11 @@ def _sentence_piece(library: Any, proto: Any, tokenizer: SentencePieceTokenizer)
     symbols = [piece.piece for piece in proto.pieces if piece.type == USER_DEFINED]
     if proto.trainer_spec.model_type == UNIGRAM:
         model = library.models.Unigram(pieces, tokenizer.unk_id, byte_fallback=bytes_stand_in)
+    elif proto.trainer_spec.model_type == WORD:
+        raise ValueError(
+            "a tokenizer of whole words cannot be written for Hugging Face, which has no piece for "
+            "several unknown words in a row; train with model_type unigram or bpe to export it"
+        )
     else:
         model = library.models.BPE(
             {piece: id for id, (piece, _) in enumerate(pieces)},

@@ -23,7 +23,7 @@ FREQUENT = 16
 def train_sentence_piece(
     texts: Iterable[str],
     *,
-    model_type: Literal["unigram", "bpe", "char"],
+    model_type: Literal["unigram", "bpe", "char", "word"],
     vocab_size: int = 0,
     normalization: str = "identity",
     byte_fallback: bool = True,

@@ -89,6 +89,12 @@ def test_ids_of_any_text_are_equal(name: str, text: str) -> None:
     assert FAST[name].decode(ours) == TOKENIZERS[name].decode(ours)
 
 
+def test_whole_words_are_refused() -> None:
+    recipe = TrainSentencePiece(vocab_size=130, model_type="word", byte_fallback=False)
+    with pytest.raises(ValueError, match="model_type unigram or bpe to export it"):
+        convert(recipe.build([TEXT]))
+
+
 @pytest.mark.parametrize("name", ["bytes", "unigram", "foreign-bpe"])
 @pytest.mark.parametrize("add_bos", [False, True])
 def test_auto_tokenizer_opens_it(name: str, add_bos: bool, tmp_path: Path) -> None:

@@ -101,6 +101,15 @@ def test_without_byte_fallback_a_new_sign_is_unknown(text: str) -> None:
     assert tokenizer.vocab_size == 112 + len(set(text))
 
 
+def test_words_are_one_piece_each_and_others_unknown() -> None:
+    recipe = TrainSentencePiece(vocab_size=115, model_type="word", byte_fallback=False)
+    tokenizer = recipe.build(["the cat , the cat , the dog ."])
+    cat, comma, bird, the = tokenizer.encode("the cat , bird the")[1:]
+    assert tokenizer.encode(" cat ,") == [cat, comma]
+    assert bird == tokenizer.unk_id
+    assert tokenizer.decode([the, cat]) == " the cat"
+
+
 def test_a_foreign_model_gets_the_special_pieces_it_lacks(tmp_path: Path, text: str) -> None:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(text.split("\n")), model_prefix=str(tmp_path / "m"),
@@ -126,6 +135,8 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
     with pytest.raises(ValueError, match=r"vocab_size \(300\) must be more than the 368"):
         TrainSentencePiece(vocab_size=300)
+    with pytest.raises(ValueError, match=r"model_type word has words alone; set byte_fallback"):
+        TrainSentencePiece(model_type="word")
     with pytest.raises(ValueError, match=r"holds '<pad>', which is no string of text"):
         TrainSentencePiece(user_defined_symbols=["<pad>"])
     with pytest.raises(ValueError, match=r"sample .* holds no text"):
