@@ -61,8 +61,8 @@ class TrainSentencePiece(TokenizerRecipe):
         _check_sample(self.sample_bytes)
         if self.model_type == "word" and self.byte_fallback:
             raise ValueError(
-                "byte_fallback writes signs without a piece as bytes, and model_type word has words "
-                "alone; set byte_fallback to false"
+                "byte_fallback writes signs without a piece as bytes, and "
+                "model_type word has words alone; set byte_fallback to false"
             )
         least = len(SPECIAL_PIECES) + 256 * self.byte_fallback
         if self.vocab_size <= least:
