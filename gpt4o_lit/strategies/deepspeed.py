@@ -4,18 +4,17 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from gpt4o_lit.strategies.whole import require_none_needs_whole
+from gpt4o_lit.strategies.needs import GRADIENTS, WHOLE_WEIGHTS, Need
+from gpt4o_lit.strategies.parts import HoldsParts
 
 
-class DeepSpeed(DeepSpeedStrategy):
+class DeepSpeed(HoldsParts, DeepSpeedStrategy):
     """ZeRO (arXiv:1910.02054) on GPUs or CPUs, with checkpoints that other strategies go on from.
 
     Each process steps its part of the weights, in float32; in bfloat16 the network it computes with
@@ -28,6 +27,8 @@ class DeepSpeed(DeepSpeedStrategy):
         offload_parameters: Keep the parts of weights there too (stage 3).
         bucket_size: Numbers that are sent in one piece.
     """
+
+    lacks: ClassVar[tuple[Need, ...]] = (WHOLE_WEIGHTS, GRADIENTS)
 
     def __init__(
         self,
@@ -68,33 +69,19 @@ class DeepSpeed(DeepSpeedStrategy):
         self._groups: list[list[nn.Parameter]] = []  # what the optimizer steps, before it is parts
 
     def setup_environment(self) -> None:
-        """Refuse what needs whole weights, then meet the other processes.
+        """Refuse who needs more than parts, then meet the other processes.
 
         Raises:
-            ValueError: a callback or the optimizer needs weights that are whole, or one looks at
+            ValueError: a callback or the optimizer needs weights that are whole, or looks at
                 gradients.
         """
-        task: Any = self.lightning_module
-        for part in task.trainer.callbacks:
-            if getattr(part, "needs_gradients", False) and getattr(part, "enabled", True):
-                name = type(part).__name__
-                raise ValueError(
-                    f"{name} looks at gradients before a step, and DeepSpeed keeps them to itself; "
-                    f"take --config with/fsdp2, or leave {name} out"
-                )
-        parts = [*task.trainer.callbacks, *([task.optimizer_recipe] if self._fits else [])]
-        require_none_needs_whole("DeepSpeed", parts)
+        self.refuse_who_needs_more()
         assert self.parallel_devices is not None
         if self.root_device.type == "cpu":  # DeepSpeed tells processes apart by their devices
             self.parallel_devices = [
                 torch.device("cpu", number) for number in range(len(self.parallel_devices))
             ]
         DDPStrategy.setup_environment(self)  # DeepSpeedStrategy's asks for CUDA first
-
-    @property
-    def _fits(self) -> bool:
-        task: Any = self.lightning_module
-        return bool(task.trainer.state.fn == TrainerFn.FITTING)
 
     @property
     def handles_gradient_accumulation(self) -> bool:
@@ -150,11 +137,6 @@ class DeepSpeed(DeepSpeedStrategy):
         """Weights are loaded while they are whole, before they are dealt out."""
         return False
 
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        """Its state is loaded by `load_optimizer_state_dict`."""
-        return True
-
     @torch.no_grad()
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole weights, of what is trained those in float32 that the optimizer steps."""
@@ -163,22 +145,9 @@ class DeepSpeed(DeepSpeedStrategy):
         assert self.lightning_module is not None
         state = _gathered(self.lightning_module)
         for name, weight in self.lightning_module.named_parameters():
-            if weight.requires_grad and self._fits:
+            if weight.requires_grad and self.fits:
                 state[name] = safe_get_full_fp32_param(weight).cpu()
         return state
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write one file."""
-        Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
-
-    def load_checkpoint(
-        self, checkpoint_path: str | Path, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """What is in the file, whole, on each process."""
-        path = self.broadcast(checkpoint_path)
-        return self.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Before the weights are dealt out."""

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import (
@@ -26,13 +25,14 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from gpt4o_lit.strategies.whole import require_none_needs_whole
+from gpt4o_lit.strategies.needs import WHOLE_WEIGHTS, Need
+from gpt4o_lit.strategies.parts import HoldsParts
 
 WHOLE = StateDictOptions(full_state_dict=True)
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 
-class FSDP2(ModelParallelStrategy):
+class FSDP2(HoldsParts, ModelParallelStrategy):
     """Shards every block over all processes, and what is outside the blocks as one more part.
 
     A block's weights are gathered when it is read, and its gradients scattered when they are known
@@ -51,6 +51,9 @@ class FSDP2(ModelParallelStrategy):
             where else the first one gathers them all; `gpt4o-lit consolidate` makes one file of it.
         timeout: How long a process waits for another, such as 0:10:00.
     """
+
+    lacks: ClassVar[tuple[Need, ...]] = (WHOLE_WEIGHTS,)
+    leaves_parts = True
 
     def __init__(
         self,
@@ -77,10 +80,7 @@ class FSDP2(ModelParallelStrategy):
             ValueError: a callback or the optimizer needs weights that are whole, or the processes
                 are not as many in each group.
         """
-        task: Any = self.lightning_module
-        fits = task.trainer.state.fn == TrainerFn.FITTING
-        parts = [*task.trainer.callbacks, *([task.optimizer_recipe] if fits else [])]
-        require_none_needs_whole(type(self).__name__, parts)
+        self.refuse_who_needs_more()
         processes = self.num_nodes * self.num_processes
         self._data_parallel_size = processes // int(self._tensor_parallel_size)
         if processes % self.replicas:
@@ -119,11 +119,6 @@ class FSDP2(ModelParallelStrategy):
         shape = (self.replicas, self.world_size // self.replicas)
         return init_device_mesh(self.root_device.type, shape, mesh_dim_names=("replicate", "shard"))
 
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        """Its state is loaded by `load_optimizer_state_dict`."""
-        return True
-
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
     ) -> None:
@@ -131,14 +126,7 @@ class FSDP2(ModelParallelStrategy):
         if self._save_distributed_checkpoint:
             self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options)
         else:
-            Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
-
-    def load_checkpoint(
-        self, checkpoint_path: str | Path, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """What is in the file, whole, on each process; of a folder, what is not in parts."""
-        self._folder = self.broadcast(checkpoint_path)
-        return self.checkpoint_io.load_checkpoint(self._folder, "meta", weights_only)
+            super().save_checkpoint(checkpoint, filepath, storage_options)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's part of whole weights, or read it from the folder."""
@@ -187,7 +175,7 @@ class FSDP2(ModelParallelStrategy):
     def _read(self, parts: dict[str, Any]) -> None:
         """Fill this process's parts from the folder of the checkpoint."""
         if parts:
-            load(parts, storage_reader=HuggingFaceStorageReader(str(self._folder)))
+            load(parts, storage_reader=HuggingFaceStorageReader(str(self.loaded_path)))
 
     def _whole(self, value: Any, weight: nn.Parameter) -> Any:
         """Of what the optimizer knows of a weight, on the CPU where it is a tensor in parts."""

@@ -1,23 +1,12 @@
-"""A whole network where each process holds parts of it, and what cannot do with parts."""
+"""A whole network where each process holds parts of it, and which batches a process reads."""
 
-from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gpt4o_lit.model import Transformer
-
-
-@runtime_checkable
-class HoldsParts(Protocol):
-    """A strategy under which a process may hold parts of the weights."""
-
-    def whole_state(self, module: nn.Module) -> dict[str, Tensor] | None:
-        """The whole weights of a module, on every process; None: each has them as it is.
-
-        All processes call this at once.
-        """
+from gpt4o_lit.strategies.parts import HoldsParts
 
 
 @torch.no_grad()
@@ -44,18 +33,3 @@ def data_place(trainer: Any) -> tuple[int, int]:
     if places is None:
         return trainer.global_rank, trainer.world_size
     return places["rank"], places["num_replicas"]
-
-
-def require_none_needs_whole(strategy: str, parts: Iterable[Any]) -> None:
-    """Refuse callbacks and optimizers that see nothing in parts of weights.
-
-    Raises:
-        ValueError: one of them is on and has `needs_whole_weights`.
-    """
-    for part in parts:
-        if getattr(part, "needs_whole_weights", False) and getattr(part, "enabled", True):
-            name = type(part).__name__
-            raise ValueError(
-                f"{name} needs weights that are whole, and {strategy} holds parts of them; take "
-                f"--config with/ddp, or leave {name} out"
-            )
