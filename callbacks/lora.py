@@ -39,7 +39,7 @@ class LoRA(Callback):
         enabled: False does nothing.
     """
 
-    needs_whole_weights: ClassVar[bool] = True
+    needs_whole_layers: ClassVar[bool] = True
     refuses: ClassVar[Refused] = dict.fromkeys(
         (Pruning, StructuredPruning, QuantizationAwareTraining),
         "changes weights that LoRA keeps as they are; take one of them out, and go on from this "

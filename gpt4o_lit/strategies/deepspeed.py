@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 from torch import Tensor, nn
 
-from gpt4o_lit.strategies.needs import GRADIENTS, WHOLE_WEIGHTS, Need
+from gpt4o_lit.strategies.needs import A_COPY, GRADIENTS, WHOLE_WEIGHTS, Need
 from gpt4o_lit.strategies.parts import HoldsParts
 
 
@@ -28,7 +28,8 @@ class DeepSpeed(HoldsParts, DeepSpeedStrategy):
         bucket_size: Numbers that are sent in one piece.
     """
 
-    lacks: ClassVar[tuple[Need, ...]] = (WHOLE_WEIGHTS, GRADIENTS)
+    lacks: ClassVar[tuple[Need, ...]] = (WHOLE_WEIGHTS, A_COPY, GRADIENTS)
+    scales_losses = ("16-mixed", "16-true")
 
     def __init__(
         self,
@@ -131,11 +132,6 @@ class DeepSpeed(HoldsParts, DeepSpeedStrategy):
         return None if self.stage < 3 else _gathered(module)
 
     # Checkpoints ---------------------------------------------------------------------------------
-
-    @property
-    def restore_checkpoint_after_setup(self) -> bool:
-        """Weights are loaded while they are whole, before they are dealt out."""
-        return False
 
     @torch.no_grad()
     def lightning_module_state_dict(self) -> dict[str, Any]:

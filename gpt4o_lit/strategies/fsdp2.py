@@ -25,7 +25,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from gpt4o_lit.strategies.needs import WHOLE_WEIGHTS, Need
+from gpt4o_lit.strategies.needs import A_COPY, WHOLE_WEIGHTS, Need
 from gpt4o_lit.strategies.parts import HoldsParts
 
 WHOLE = StateDictOptions(full_state_dict=True)
@@ -52,7 +52,7 @@ class FSDP2(HoldsParts, ModelParallelStrategy):
         timeout: How long a process waits for another, such as 0:10:00.
     """
 
-    lacks: ClassVar[tuple[Need, ...]] = (WHOLE_WEIGHTS,)
+    lacks: ClassVar[tuple[Need, ...]] = (WHOLE_WEIGHTS, A_COPY)
     leaves_parts = True
 
     def __init__(
@@ -72,6 +72,7 @@ class FSDP2(HoldsParts, ModelParallelStrategy):
         )
         self.reshard_after_forward = reshard_after_forward
         self.replicas, self.cpu_offload = replicas, cpu_offload
+        self._dealt_out = False
 
     def setup_environment(self) -> None:
         """All processes hold parts of the one network; what cannot is refused before they meet.
@@ -95,6 +96,16 @@ class FSDP2(HoldsParts, ModelParallelStrategy):
         """Which batches a process reads; those that share a network read the same."""
         shares = int(self._tensor_parallel_size)
         return {"num_replicas": self.world_size // shares, "rank": self.global_rank // shares}
+
+    def setup(self, trainer: Any) -> None:
+        """Deal the network out, unless its weights were loaded into parts already."""
+        self._deal_out()
+        super().setup(trainer)
+
+    def _deal_out(self) -> None:
+        if not self._dealt_out:
+            self.parallelize(self.lightning_module)
+            self._dealt_out = True
 
     def parallelize(self, task: Any) -> None:
         """Shard the network of a task, which each process has built alike."""
@@ -131,6 +142,7 @@ class FSDP2(HoldsParts, ModelParallelStrategy):
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's part of whole weights, or read it from the folder."""
         assert self.model is not None
+        self._deal_out()
         state = checkpoint["state_dict"]
         if any(weight.is_meta for weight in state.values()):
             here = {name: weight for name, weight in state.items() if not weight.is_meta}

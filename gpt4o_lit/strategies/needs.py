@@ -19,9 +19,10 @@ class Need:
     kinds: tuple[type, ...] = ()
     """Classes of others that have no such attribute."""
 
-    def is_of(self, kind: type) -> bool:
-        """Whether such a callback, optimizer or task has it."""
-        return bool(getattr(kind, self.attribute, False)) or issubclass(kind, self.kinds)
+    def is_of(self, part: Any) -> bool:
+        """Whether a callback, optimizer or task has it, or all of a class have."""
+        kind = part if isinstance(part, type) else type(part)
+        return bool(getattr(part, self.attribute, False)) or issubclass(kind, self.kinds)
 
 
 WHOLE_WEIGHTS = Need(
@@ -39,18 +40,23 @@ WHOLE_VOCABULARY = Need(
     "needs the logits of all pieces, and {strategy} holds parts of them",
     "with/fsdp2",
 )
+WHOLE_LAYERS = Need(
+    "needs_whole_layers",
+    "changes what a whole layer computes, and {strategy} has parts of layers",
+    "with/fsdp2",
+)
 A_COPY = Need(
     "needs_a_copy",
     "copies a network, and {strategy}'s cannot be copied",
     "with/ddp",
     (WeightAveraging, StochasticWeightAveraging),
 )
-NEEDS = (WHOLE_WEIGHTS, A_COPY, WHOLE_VOCABULARY, GRADIENTS)
+NEEDS = (WHOLE_WEIGHTS, WHOLE_LAYERS, A_COPY, WHOLE_VOCABULARY, GRADIENTS)
 
 
-def unmet(kind: type, lacks: Iterable[Need]) -> Need | None:
-    """The first of what a strategy lacks that such a callback, optimizer or task needs."""
-    return next((need for need in lacks if need.is_of(kind)), None)
+def unmet(part: Any, lacks: Iterable[Need]) -> Need | None:
+    """The first of what a strategy lacks that a part of a run, or all of a class, needs."""
+    return next((need for need in lacks if need.is_of(part)), None)
 
 
 def require_no_needs(strategy: str, lacks: Iterable[Need], parts: Iterable[Any]) -> None:
@@ -61,7 +67,7 @@ def require_no_needs(strategy: str, lacks: Iterable[Need], parts: Iterable[Any])
     """
     lacks = tuple(lacks)
     for part in parts:
-        need, name = unmet(type(part), lacks), type(part).__name__
+        need, name = unmet(part, lacks), type(part).__name__
         if need is not None and getattr(part, "enabled", True):
             why = need.why.format(strategy=strategy)
             raise ValueError(f"{name} {why}; take --config {need.instead}, or leave {name} out")

@@ -21,6 +21,8 @@ class HoldsParts(Strategy):
 
     lacks: ClassVar[tuple[Need, ...]]
     """What nobody who takes part in a run may need."""
+    scales_losses: ClassVar[tuple[str, ...]] = ("16-mixed",)
+    """Precisions in which it skips steps whose gradients overflow."""
     leaves_parts: ClassVar[bool] = False
     """Whether parts of a checkpoint that is a folder are read later, by whoever wants them."""
 
@@ -38,14 +40,27 @@ class HoldsParts(Strategy):
         return bool(task.trainer.state.fn == TrainerFn.FITTING)
 
     def refuse_who_needs_more(self) -> None:
-        """Refuse callbacks, and in training the task and its optimizer, before processes meet.
+        """Refuse callbacks, the task and its optimizer, and fp16, before processes meet.
 
         Raises:
-            ValueError: one of them needs what this strategy lacks.
+            ValueError: one of them needs what this strategy lacks, or steps would be skipped.
         """
         task: Any = self.lightning_module
         trained = [task.optimizer_recipe] if self.fits else []
-        require_no_needs(type(self).__name__, self.lacks, [*task.trainer.callbacks, task, *trained])
+        name = type(self).__name__
+        require_no_needs(name, self.lacks, [*task.trainer.callbacks, task, *trained])
+        precision: str = task.trainer.precision
+        if self.fits and precision in self.scales_losses:
+            raise ValueError(
+                f"trainer.precision ({precision}) skips steps whose gradients overflow, which the "
+                f"processes of {name} may not all see; set it to bf16-mixed"
+            )
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """As with whole networks: callbacks know what is loaded when a fit starts, and a network
+        that was cut is as small as its weights before it is dealt out."""
+        return False
 
     @property
     def lightning_restore_optimizer(self) -> bool:

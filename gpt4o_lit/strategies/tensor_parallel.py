@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -10,7 +10,12 @@ from torch.distributed.distributed_c10d import default_pg_timeout
 from torch.distributed.tensor import DTensor
 
 from gpt4o_lit.strategies.fsdp2 import FSDP2
-from gpt4o_lit.strategies.needs import A_COPY, WHOLE_VOCABULARY, WHOLE_WEIGHTS, Need
+from gpt4o_lit.strategies.needs import (
+    A_COPY,
+    WHOLE_LAYERS,
+    WHOLE_VOCABULARY,
+    WHOLE_WEIGHTS,
+)
 from gpt4o_lit.strategies.parallel_layers import Ranks, share_
 from gpt4o_lit.strategies.split import Split, require_shares, splits_of
 
@@ -33,7 +38,7 @@ class TensorParallel(FSDP2):
         timeout: How long a process waits for another, such as 0:10:00.
     """
 
-    lacks: ClassVar[tuple[Need, ...]] = (WHOLE_WEIGHTS, A_COPY, WHOLE_VOCABULARY)
+    lacks = (WHOLE_WEIGHTS, WHOLE_LAYERS, A_COPY, WHOLE_VOCABULARY)
     leaves_parts = False
 
     def __init__(
@@ -86,7 +91,7 @@ class TensorParallel(FSDP2):
         """The same; and what shared layers compute wrongly.
 
         Raises:
-            ValueError: the network is compiled, or steps may be skipped by some processes alone.
+            ValueError: the network is compiled.
         """
         super().refuse_who_needs_more()
         task: Any = self.lightning_module
@@ -94,11 +99,6 @@ class TensorParallel(FSDP2):
             raise ValueError(
                 "compile (true) gives wrong gradients with TensorParallel; set "
                 "model.init_args.compile to false"
-            )
-        if getattr(self.precision_plugin, "scaler", None) is not None:
-            raise ValueError(
-                "trainer.precision (16-mixed) may skip a step on some processes of TensorParallel "
-                "alone; set it to bf16-mixed"
             )
 
     def parallelize(self, task: Any) -> None:
@@ -165,6 +165,7 @@ class TensorParallel(FSDP2):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's part of whole weights."""
+        self._deal_out()  # which says how they are split
         own = {
             name: self._own(value, self._splits.get(name.removeprefix(NETWORK)))
             for name, value in checkpoint["state_dict"].items()
