@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import default_pg_timeout
 
 from gpt4o_lit.strategies.needs import A_COPY, GRADIENTS, WHOLE_WEIGHTS, Need
 from gpt4o_lit.strategies.parts import HoldsParts
@@ -26,6 +28,7 @@ class DeepSpeed(HoldsParts, DeepSpeedStrategy):
         offload_optimizer: Keep the optimizer in the memory of the CPU, and step there.
         offload_parameters: Keep the parts of weights there too (stage 3).
         bucket_size: Numbers that are sent in one piece.
+        timeout: How long a process waits for another, such as 0:10:00.
     """
 
     lacks: ClassVar[tuple[Need, ...]] = (WHOLE_WEIGHTS, A_COPY, GRADIENTS)
@@ -37,6 +40,7 @@ class DeepSpeed(HoldsParts, DeepSpeedStrategy):
         offload_optimizer: bool = False,
         offload_parameters: bool = False,
         bucket_size: int = 50_000_000,
+        timeout: timedelta = default_pg_timeout,
     ) -> None:
         if find_spec("deepspeed") is None:
             raise ValueError("DeepSpeed is not installed; run: pip install 'gpt4o-lit[deepspeed]'")
@@ -44,6 +48,8 @@ class DeepSpeed(HoldsParts, DeepSpeedStrategy):
             raise ValueError(
                 f"offload_parameters needs stage 3, which has weights in parts; stage is {stage}"
             )
+        if bucket_size < 1:
+            raise ValueError(f"bucket_size ({bucket_size}) must be at least 1; leave it out")
         zero: dict[str, Any] = {
             "stage": stage,
             "reduce_bucket_size": bucket_size,
@@ -57,6 +63,7 @@ class DeepSpeed(HoldsParts, DeepSpeedStrategy):
         if not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         super().__init__(
+            timeout=timeout,
             config={
                 "zero_optimization": zero,
                 "zero_allow_untested_optimizer": True,
@@ -64,7 +71,7 @@ class DeepSpeed(HoldsParts, DeepSpeedStrategy):
                 # A step is due when Trainer says so, at the short end of an epoch too.
                 "managed_gradient_accumulation": False,
                 "train_micro_batch_size_per_gpu": 1,  # of no consequence
-            }
+            },
         )
         self.stage = stage
         self._groups: list[list[nn.Parameter]] = []  # what the optimizer steps, before it is parts

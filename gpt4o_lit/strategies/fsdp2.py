@@ -64,7 +64,7 @@ class FSDP2(HoldsParts, ModelParallelStrategy):
         timeout: timedelta = default_pg_timeout,
     ) -> None:
         if replicas < 1:
-            raise ValueError(f"replicas ({replicas}) must be at least 1")
+            raise ValueError(f"replicas ({replicas}) must be at least 1; leave it out for one")
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,

@@ -78,5 +78,10 @@ class HoldsParts(Strategy):
     ) -> dict[str, Any]:
         """What is in the file, whole, on each process; of a folder too, or what is not in parts."""
         self.loaded_path = Path(self.broadcast(checkpoint_path))
-        place = "meta" if self.leaves_parts else None
-        return self.checkpoint_io.load_checkpoint(self.loaded_path, place, weights_only)
+        files, path = self.checkpoint_io, self.loaded_path
+        if not self.leaves_parts:
+            return files.load_checkpoint(path, None, weights_only)
+        saved = files.load_checkpoint(path, "meta", weights_only)
+        if "low_rank" in saved and not self.fits:  # its adapters are added to whole weights
+            saved = files.load_checkpoint(path, None, weights_only)
+        return saved
