@@ -109,7 +109,8 @@ class FSDP2(HoldsParts, ModelParallelStrategy):
 
     def parallelize(self, task: Any) -> None:
         """Shard the network of a task, which each process has built alike."""
-        offload = CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy()
+        pinned = self.root_device.type != "cpu"  # where they are copied from to a device
+        offload = CPUOffloadPolicy(pinned) if self.cpu_offload else OffloadPolicy()
         shared: dict[str, Any] = {"mesh": self._mesh(), "offload_policy": offload}
         for stack in (task.transformer.encoder, task.transformer.decoder):
             for block in [] if stack is None else stack.blocks:
@@ -118,6 +119,17 @@ class FSDP2(HoldsParts, ModelParallelStrategy):
         fully_shard(task, reshard_after_forward=False, **shared)
         for step in STEPS:
             register_fsdp_forward_method(task, step)
+
+    def model_to_device(self) -> None:
+        """Nothing where parts stay in the memory of the CPU: what else there is was moved."""
+        if not self.cpu_offload:
+            super().model_to_device()
+
+    def _get_process_group_backend(self) -> str:
+        """One for CPUs too where gradients lie there, whose norms are summed."""
+        backend = super()._get_process_group_backend()
+        both = self.cpu_offload and backend == "nccl"
+        return "cpu:gloo,cuda:nccl" if both else backend
 
     def whole_state(self, module: nn.Module) -> dict[str, Any]:
         """The whole weights of a module, on every process."""

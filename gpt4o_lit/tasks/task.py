@@ -279,7 +279,7 @@ class Task(LightningModule):
     def _may_step(guard: Any, window: Tensor, own: Tensor, norm: Tensor) -> bool:
         sums = torch.stack([window, own])
         means = sums[:, 0] / sums[:, 1].clamp(min=1)
-        return guard(*torch.cat([means, norm.double().view(1)]).tolist())  # read at once
+        return guard(*torch.cat([means, norm.to(means).view(1)]).tolist())  # read at once
 
     def _loss_scale(self, optimizer: torch.optim.Optimizer) -> float:
         """What gradients are still multiplied with: fused optimizers unscale them in their step."""
