@@ -39,7 +39,7 @@ class LoRA(Callback):
         enabled: False does nothing.
     """
 
-    needs_whole_weights: ClassVar[bool] = True
+    needs_whole_layers: ClassVar[bool] = True
     refuses: ClassVar[Refused] = dict.fromkeys(
         (Pruning, StructuredPruning, QuantizationAwareTraining),
         "changes weights that LoRA keeps as they are; take one of them out, and go on from this "
@@ -62,6 +62,7 @@ class LoRA(Callback):
         )
         self.targets, self.train_also = targets or Targets(), tuple(train_also)
         self.quantize, self.enabled = quantize, enabled
+        self._trained = 0
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Have the network prepared as soon as it is built, for training alone."""
@@ -74,7 +75,7 @@ class LoRA(Callback):
     ) -> None:
         """Log where the step is logged."""
         if self.enabled and trainer.global_step % trainer.log_every_n_steps == 0:
-            pl_module.log("lora/parameters", float(count_trained(pl_module.transformer)))
+            pl_module.log("lora/parameters", float(self._trained))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: Any) -> None:
         """Say what the adapters are, for whoever opens the run."""
@@ -98,3 +99,4 @@ class LoRA(Callback):
         if self.quantize is not None:
             quantize_base_(network, self.quantize)
         add_low_rank_(network, self.config, self.targets, self.train_also)
+        self._trained = count_trained(network)  # while it is whole

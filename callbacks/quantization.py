@@ -34,7 +34,8 @@ class QuantizationAwareTraining(Callback):
         enabled: False does nothing.
     """
 
-    needs_whole_weights: ClassVar[bool] = True
+    needs_whole_layers: ClassVar[bool] = True
+    needs_whole_weights: bool = False
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class QuantizationAwareTraining(Callback):
         self.scales: Scales = "of_weight"
         if learned_scales or freeze is not None:
             self.scales = "learned" if learned_scales else "frozen"
+        self.needs_whole_weights = self.scales != "of_weight"
         self._started = self._frozen = False
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:

@@ -10,6 +10,9 @@ from docstring_parser import parse
 
 from gpt4o_lit.callbacks.combining import cannot_be_with, is_callback, ours_by_name
 from gpt4o_lit.parse_errors import OneLineParser
+from gpt4o_lit.strategies import FSDP2, DeepSpeed, TensorParallel
+from gpt4o_lit.strategies.needs import unmet
+from gpt4o_lit.strategies.parts import HoldsParts
 
 ALWAYS = {
     "Checkpoint": "--checkpoint.*",
@@ -32,6 +35,12 @@ ALWAYS = {
     ),
 }
 """Those that each run has, and the keys by which some are set."""
+IN_PARTS: dict[str, type[HoldsParts]] = {
+    "fsdp2": FSDP2,
+    "tensor_parallel": TensorParallel,
+    "deepspeed_zero1": DeepSpeed,
+}
+"""Strategies that not everybody can be with, by an overlay of each."""
 EXAMPLE = """examples:
   gpt4o-lit callbacks                          # ours, one line each
   gpt4o-lit callbacks MagnitudePruning         # one, with each parameter told
@@ -127,12 +136,9 @@ def _parameters(kind: type) -> dict[str, str]:
 
 def _refused(kind: type, ours: dict[str, type]) -> str:
     refused = list(cannot_be_with(kind, ours))
-    if getattr(kind, "needs_whole_weights", False):
-        refused.append("strategies with weights in parts (fsdp2, tensor parallel, DeepSpeed)")
-    elif getattr(kind, "needs_gradients", False):
-        refused.append("DeepSpeed")
-    elif getattr(kind, "needs_whole_vocabulary", False):
-        refused.append("tensor parallel")
+    for name, strategy in IN_PARTS.items():
+        if unmet(kind, strategy.lacks):
+            refused.append(f"--config with/{name}")
     return ", ".join(refused)
 
 

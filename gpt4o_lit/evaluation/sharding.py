@@ -34,7 +34,7 @@ class Strategy:
         return self.weights or self.optimizer or self.tensor
 
 
-_DEEPSPEED_BUCKETS = 4e8  # Lightning's reduce_bucket_size and allgather_bucket_size, 2e8 each
+_DEEPSPEED_BUCKETS = 1e8  # twice the bucket_size of our DeepSpeed, for sums and for gathering
 _FSDP2 = Strategy(weights=True, gradients=True, optimizer=True, gathers="blocks", sends=3)
 _ZERO1 = Strategy(optimizer=True, masters=True, sends=2, buckets=_DEEPSPEED_BUCKETS)
 _ZERO2 = replace(_ZERO1, gradients=True)

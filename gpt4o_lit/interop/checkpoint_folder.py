@@ -79,13 +79,17 @@ def write_folder(
         writer = HuggingFaceStorageWriter(str(unfinished), save_distributed=True)
         save(dict(parts), storage_writer=writer, process_group=group)
         checksums = agreed(lambda: _checksums(unfinished, rank), group)
-        if rank == 0:
-            together = {name: value for own in checksums for name, value in own.items()}
-            write_file({**plain, CHECKSUMS: together}, unfinished / PLAIN)
-            if folder.exists():
-                remove(folder)
-            os.replace(unfinished, folder)
-            synchronize(folder.parent)
+        together = {name: value for own in checksums for name, value in own.items()}
+
+        def finish() -> None:
+            if rank == 0:
+                write_file({**plain, CHECKSUMS: together}, unfinished / PLAIN)
+                if folder.exists():
+                    remove(folder)
+                os.replace(unfinished, folder)
+                synchronize(folder.parent)
+
+        agreed(finish, group)
     except BaseException as failed:
         if rank == 0:
             shutil.rmtree(unfinished, ignore_errors=True)

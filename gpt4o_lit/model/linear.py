@@ -82,11 +82,11 @@ def linear(
         return weight_OI.product(x, bias_O)
     if torch.compiler.is_dynamo_compiling() and streams(x):
         rows = x.numel() // x.shape[-1]
-        if rows <= SUMS_ROWS:
+        if 0 < rows <= SUMS_ROWS:  # a process may have no rows in a validation's last batch
             y_MO = sums(x.reshape(rows, -1), weight_OI)
             y_MO = y_MO if bias_O is None else y_MO + bias_O.float()
             return y_MO.to(x.dtype).view(*x.shape[:-1], -1)
-        if packed is not None and rows <= MOST_ROWS:
+        if packed is not None and 0 < rows <= MOST_ROWS:
             y: Tensor = _packed_product(x, packed, len(weight_OI))
             return y if bias_O is None else y + bias_O
     return F.linear(x, weight_OI, bias_O)

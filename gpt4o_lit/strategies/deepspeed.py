@@ -3,19 +3,20 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import default_pg_timeout
 
-from gpt4o_lit.strategies.whole import require_none_needs_whole
+from gpt4o_lit.strategies.needs import A_COPY, GRADIENTS, WHOLE_WEIGHTS, Need
+from gpt4o_lit.strategies.parts import HoldsParts
 
 
-class DeepSpeed(DeepSpeedStrategy):
+class DeepSpeed(HoldsParts, DeepSpeedStrategy):
     """ZeRO (arXiv:1910.02054) on GPUs or CPUs, with checkpoints that other strategies go on from.
 
     Each process steps its part of the weights, in float32; in bfloat16 the network it computes with
@@ -27,7 +28,11 @@ class DeepSpeed(DeepSpeedStrategy):
         offload_optimizer: Keep the optimizer in the memory of the CPU, and step there.
         offload_parameters: Keep the parts of weights there too (stage 3).
         bucket_size: Numbers that are sent in one piece.
+        timeout: How long a process waits for another, such as 0:10:00.
     """
+
+    lacks: ClassVar[tuple[Need, ...]] = (WHOLE_WEIGHTS, A_COPY, GRADIENTS)
+    scales_losses = ("16-mixed", "16-true")
 
     def __init__(
         self,
@@ -35,6 +40,7 @@ class DeepSpeed(DeepSpeedStrategy):
         offload_optimizer: bool = False,
         offload_parameters: bool = False,
         bucket_size: int = 50_000_000,
+        timeout: timedelta = default_pg_timeout,
     ) -> None:
         if find_spec("deepspeed") is None:
             raise ValueError("DeepSpeed is not installed; run: pip install 'gpt4o-lit[deepspeed]'")
@@ -42,6 +48,8 @@ class DeepSpeed(DeepSpeedStrategy):
             raise ValueError(
                 f"offload_parameters needs stage 3, which has weights in parts; stage is {stage}"
             )
+        if bucket_size < 1:
+            raise ValueError(f"bucket_size ({bucket_size}) must be at least 1; leave it out")
         zero: dict[str, Any] = {
             "stage": stage,
             "reduce_bucket_size": bucket_size,
@@ -55,6 +63,7 @@ class DeepSpeed(DeepSpeedStrategy):
         if not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         super().__init__(
+            timeout=timeout,
             config={
                 "zero_optimization": zero,
                 "zero_allow_untested_optimizer": True,
@@ -62,39 +71,25 @@ class DeepSpeed(DeepSpeedStrategy):
                 # A step is due when Trainer says so, at the short end of an epoch too.
                 "managed_gradient_accumulation": False,
                 "train_micro_batch_size_per_gpu": 1,  # of no consequence
-            }
+            },
         )
         self.stage = stage
         self._groups: list[list[nn.Parameter]] = []  # what the optimizer steps, before it is parts
 
     def setup_environment(self) -> None:
-        """Refuse what needs whole weights, then meet the other processes.
+        """Refuse who needs more than parts, then meet the other processes.
 
         Raises:
-            ValueError: a callback or the optimizer needs weights that are whole, or one looks at
+            ValueError: a callback or the optimizer needs weights that are whole, or looks at
                 gradients.
         """
-        task: Any = self.lightning_module
-        for part in task.trainer.callbacks:
-            if getattr(part, "needs_gradients", False) and getattr(part, "enabled", True):
-                name = type(part).__name__
-                raise ValueError(
-                    f"{name} looks at gradients before a step, and DeepSpeed keeps them to itself; "
-                    f"take --config with/fsdp2, or leave {name} out"
-                )
-        parts = [*task.trainer.callbacks, *([task.optimizer_recipe] if self._fits else [])]
-        require_none_needs_whole("DeepSpeed", parts)
+        self.refuse_who_needs_more()
         assert self.parallel_devices is not None
         if self.root_device.type == "cpu":  # DeepSpeed tells processes apart by their devices
             self.parallel_devices = [
                 torch.device("cpu", number) for number in range(len(self.parallel_devices))
             ]
         DDPStrategy.setup_environment(self)  # DeepSpeedStrategy's asks for CUDA first
-
-    @property
-    def _fits(self) -> bool:
-        task: Any = self.lightning_module
-        return bool(task.trainer.state.fn == TrainerFn.FITTING)
 
     @property
     def handles_gradient_accumulation(self) -> bool:
@@ -145,16 +140,6 @@ class DeepSpeed(DeepSpeedStrategy):
 
     # Checkpoints ---------------------------------------------------------------------------------
 
-    @property
-    def restore_checkpoint_after_setup(self) -> bool:
-        """Weights are loaded while they are whole, before they are dealt out."""
-        return False
-
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        """Its state is loaded by `load_optimizer_state_dict`."""
-        return True
-
     @torch.no_grad()
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole weights, of what is trained those in float32 that the optimizer steps."""
@@ -163,22 +148,9 @@ class DeepSpeed(DeepSpeedStrategy):
         assert self.lightning_module is not None
         state = _gathered(self.lightning_module)
         for name, weight in self.lightning_module.named_parameters():
-            if weight.requires_grad and self._fits:
+            if weight.requires_grad and self.fits:
                 state[name] = safe_get_full_fp32_param(weight).cpu()
         return state
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write one file."""
-        Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
-
-    def load_checkpoint(
-        self, checkpoint_path: str | Path, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """What is in the file, whole, on each process."""
-        path = self.broadcast(checkpoint_path)
-        return self.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Before the weights are dealt out."""

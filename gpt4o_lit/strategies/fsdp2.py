@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict import (
@@ -26,13 +25,14 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from gpt4o_lit.strategies.whole import require_none_needs_whole
+from gpt4o_lit.strategies.needs import A_COPY, WHOLE_WEIGHTS, Need
+from gpt4o_lit.strategies.parts import HoldsParts
 
 WHOLE = StateDictOptions(full_state_dict=True)
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 
-class FSDP2(ModelParallelStrategy):
+class FSDP2(HoldsParts, ModelParallelStrategy):
     """Shards every block over all processes, and what is outside the blocks as one more part.
 
     A block's weights are gathered when it is read, and its gradients scattered when they are known
@@ -52,6 +52,9 @@ class FSDP2(ModelParallelStrategy):
         timeout: How long a process waits for another, such as 0:10:00.
     """
 
+    lacks: ClassVar[tuple[Need, ...]] = (WHOLE_WEIGHTS, A_COPY)
+    leaves_parts = True
+
     def __init__(
         self,
         reshard_after_forward: bool = True,
@@ -61,7 +64,7 @@ class FSDP2(ModelParallelStrategy):
         timeout: timedelta = default_pg_timeout,
     ) -> None:
         if replicas < 1:
-            raise ValueError(f"replicas ({replicas}) must be at least 1")
+            raise ValueError(f"replicas ({replicas}) must be at least 1; leave it out for one")
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,
@@ -69,6 +72,7 @@ class FSDP2(ModelParallelStrategy):
         )
         self.reshard_after_forward = reshard_after_forward
         self.replicas, self.cpu_offload = replicas, cpu_offload
+        self._dealt_out = False
 
     def setup_environment(self) -> None:
         """All processes hold parts of the one network; what cannot is refused before they meet.
@@ -77,10 +81,7 @@ class FSDP2(ModelParallelStrategy):
             ValueError: a callback or the optimizer needs weights that are whole, or the processes
                 are not as many in each group.
         """
-        task: Any = self.lightning_module
-        fits = task.trainer.state.fn == TrainerFn.FITTING
-        parts = [*task.trainer.callbacks, *([task.optimizer_recipe] if fits else [])]
-        require_none_needs_whole(type(self).__name__, parts)
+        self.refuse_who_needs_more()
         processes = self.num_nodes * self.num_processes
         self._data_parallel_size = processes // int(self._tensor_parallel_size)
         if processes % self.replicas:
@@ -96,9 +97,20 @@ class FSDP2(ModelParallelStrategy):
         shares = int(self._tensor_parallel_size)
         return {"num_replicas": self.world_size // shares, "rank": self.global_rank // shares}
 
+    def setup(self, trainer: Any) -> None:
+        """Deal the network out, unless its weights were loaded into parts already."""
+        self._deal_out()
+        super().setup(trainer)
+
+    def _deal_out(self) -> None:
+        if not self._dealt_out:
+            self.parallelize(self.lightning_module)
+            self._dealt_out = True
+
     def parallelize(self, task: Any) -> None:
         """Shard the network of a task, which each process has built alike."""
-        offload = CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy()
+        pinned = self.root_device.type != "cpu"  # where they are copied from to a device
+        offload = CPUOffloadPolicy(pinned) if self.cpu_offload else OffloadPolicy()
         shared: dict[str, Any] = {"mesh": self._mesh(), "offload_policy": offload}
         for stack in (task.transformer.encoder, task.transformer.decoder):
             for block in [] if stack is None else stack.blocks:
@@ -107,6 +119,17 @@ class FSDP2(ModelParallelStrategy):
         fully_shard(task, reshard_after_forward=False, **shared)
         for step in STEPS:
             register_fsdp_forward_method(task, step)
+
+    def model_to_device(self) -> None:
+        """Nothing where parts stay in the memory of the CPU: what else there is was moved."""
+        if not self.cpu_offload:
+            super().model_to_device()
+
+    def _get_process_group_backend(self) -> str:
+        """One for CPUs too where gradients lie there, whose norms are summed."""
+        backend = super()._get_process_group_backend()
+        both = self.cpu_offload and backend == "nccl"
+        return "cpu:gloo,cuda:nccl" if both else backend
 
     def whole_state(self, module: nn.Module) -> dict[str, Any]:
         """The whole weights of a module, on every process."""
@@ -119,11 +142,6 @@ class FSDP2(ModelParallelStrategy):
         shape = (self.replicas, self.world_size // self.replicas)
         return init_device_mesh(self.root_device.type, shape, mesh_dim_names=("replicate", "shard"))
 
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        """Its state is loaded by `load_optimizer_state_dict`."""
-        return True
-
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
     ) -> None:
@@ -131,18 +149,12 @@ class FSDP2(ModelParallelStrategy):
         if self._save_distributed_checkpoint:
             self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options)
         else:
-            Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
-
-    def load_checkpoint(
-        self, checkpoint_path: str | Path, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """What is in the file, whole, on each process; of a folder, what is not in parts."""
-        self._folder = self.broadcast(checkpoint_path)
-        return self.checkpoint_io.load_checkpoint(self._folder, "meta", weights_only)
+            super().save_checkpoint(checkpoint, filepath, storage_options)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's part of whole weights, or read it from the folder."""
         assert self.model is not None
+        self._deal_out()
         state = checkpoint["state_dict"]
         if any(weight.is_meta for weight in state.values()):
             here = {name: weight for name, weight in state.items() if not weight.is_meta}
@@ -187,7 +199,7 @@ class FSDP2(ModelParallelStrategy):
     def _read(self, parts: dict[str, Any]) -> None:
         """Fill this process's parts from the folder of the checkpoint."""
         if parts:
-            load(parts, storage_reader=HuggingFaceStorageReader(str(self._folder)))
+            load(parts, storage_reader=HuggingFaceStorageReader(str(self.loaded_path)))
 
     def _whole(self, value: Any, weight: nn.Parameter) -> Any:
         """Of what the optimizer knows of a weight, on the CPU where it is a tensor in parts."""

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor, distributed, nn
 from torch.distributed.distributed_c10d import default_pg_timeout
 from torch.distributed.tensor import DTensor
 
 from gpt4o_lit.strategies.fsdp2 import FSDP2
+from gpt4o_lit.strategies.needs import (
+    A_COPY,
+    WHOLE_LAYERS,
+    WHOLE_VOCABULARY,
+    WHOLE_WEIGHTS,
+)
 from gpt4o_lit.strategies.parallel_layers import Ranks, share_
 from gpt4o_lit.strategies.split import Split, require_shares, splits_of
 
@@ -33,6 +37,9 @@ class TensorParallel(FSDP2):
         reshard_after_forward: With several groups: as of FSDP2.
         timeout: How long a process waits for another, such as 0:10:00.
     """
+
+    lacks = (WHOLE_WEIGHTS, WHOLE_LAYERS, A_COPY, WHOLE_VOCABULARY)
+    leaves_parts = False
 
     def __init__(
         self,
@@ -78,31 +85,20 @@ class TensorParallel(FSDP2):
             )
         self._tensor_parallel_size = self.group_size
         require_shares(task.known_config(), self.group_size)
-        self._require_none_needs_more(task)
         super().setup_environment()
 
-    def _require_none_needs_more(self, task: Any) -> None:
-        for part in (*task.trainer.callbacks, task):
-            if getattr(part, "needs_whole_vocabulary", False) and getattr(part, "enabled", True):
-                name = type(part).__name__
-                raise ValueError(
-                    f"{name} needs the logits of all pieces, and TensorParallel holds parts of "
-                    f"them; take --config with/fsdp2, or leave {name} out"
-                )
-            if isinstance(part, WeightAveraging | StochasticWeightAveraging):
-                raise ValueError(
-                    f"{type(part).__name__} copies a network, and TensorParallel's cannot be "
-                    f"copied; take --config with/ddp, or leave {type(part).__name__} out"
-                )
+    def refuse_who_needs_more(self) -> None:
+        """The same; and what shared layers compute wrongly.
+
+        Raises:
+            ValueError: the network is compiled.
+        """
+        super().refuse_who_needs_more()
+        task: Any = self.lightning_module
         if task.compile_network:
             raise ValueError(
                 "compile (true) gives wrong gradients with TensorParallel; set "
                 "model.init_args.compile to false"
-            )
-        if getattr(self.precision_plugin, "scaler", None) is not None:
-            raise ValueError(
-                "trainer.precision (16-mixed) may skip a step on some processes of TensorParallel "
-                "alone; set it to bf16-mixed"
             )
 
     def parallelize(self, task: Any) -> None:
@@ -167,15 +163,9 @@ class TensorParallel(FSDP2):
         for name, weight in super().whole_state(module).items():
             yield name, self._joined(weight, self._splits.get(name.removeprefix(NETWORK)))
 
-    def load_checkpoint(
-        self, checkpoint_path: str | Path, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """What is in the file, or in a folder of parts, whole, on each process."""
-        path = self.broadcast(checkpoint_path)
-        return self.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
-
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this process's part of whole weights."""
+        self._deal_out()  # which says how they are split
         own = {
             name: self._own(value, self._splits.get(name.removeprefix(NETWORK)))
             for name, value in checkpoint["state_dict"].items()

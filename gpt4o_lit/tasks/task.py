@@ -16,7 +16,7 @@ from gpt4o_lit.model.low_rank import merged_state, require_same_adapters
 from gpt4o_lit.objectives import Readout, Teacher, VocabularyPart
 from gpt4o_lit.objectives.chunks import WHOLE
 from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine, refresh_row_parts
-from gpt4o_lit.strategies import FSDP2, DeepSpeed, TensorParallel, data_place
+from gpt4o_lit.strategies import DeepSpeed, TensorParallel, data_place
 from gpt4o_lit.strategies.compile import compile_
 from gpt4o_lit.tasks.gradients import scale_and_clip_
 
@@ -83,8 +83,6 @@ class Task(LightningModule):
         if self.pretrained is not None and self.trainer.ckpt_path is None:
             self.pretrained.fill_(self.transformer)
         self._finish_network()
-        if isinstance(self.trainer.strategy, FSDP2):
-            self.trainer.strategy.parallelize(self)
 
     def _finish_network(self) -> None:
         for amend in self.amendments:
@@ -281,7 +279,7 @@ class Task(LightningModule):
     def _may_step(guard: Any, window: Tensor, own: Tensor, norm: Tensor) -> bool:
         sums = torch.stack([window, own])
         means = sums[:, 0] / sums[:, 1].clamp(min=1)
-        return guard(*torch.cat([means, norm.double().view(1)]).tolist())  # read at once
+        return guard(*torch.cat([means, norm.to(means).view(1)]).tolist())  # read at once
 
     def _loss_scale(self, optimizer: torch.optim.Optimizer) -> float:
         """What gradients are still multiplied with: fused optimizers unscale them in their step."""

@@ -45,7 +45,7 @@ def test_one_is_told_whole_ours_and_the_users_own(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["callbacks", "Distillation"]) == 0
-    assert "tensor parallel" in capsys.readouterr().out
+    assert "not with --config with/tensor_parallel\n" in capsys.readouterr().out
     assert main(["callbacks", "LoRA"]) == 0
     told = capsys.readouterr().out
     assert "rank=8\n      Rows of A, columns of B." in told

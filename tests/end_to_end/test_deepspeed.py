@@ -17,14 +17,13 @@ from tests.end_to_end.test_fit import (
     fit,
     fit_on_two,
 )
+from tests.end_to_end.test_fsdp2 import ALONE, HALF, TWENTY
 
 pytestmark = [
     pytest.mark.slow,  # each start takes DeepSpeed ten seconds
     pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed"),
 ]
 STAGES = ("deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload")
-ALONE = ("--trainer.strategy", "auto", "--trainer.devices", "1")
-HALF = ("--data.init_args.batch_size", "2")
 
 
 def on_two(config: Path, run: str, stage: str, *flags: str) -> Path:
@@ -75,8 +74,9 @@ def test_every_kind_of_network_is_sharded(
 ) -> None:
     give(config, stacks, objective)
     flags = [f"--model.init_args.transformer.{stack}.dropout=0" for stack in stacks]
-    alone, run = fit(config, "alone", *flags), on_two(config, "run", stage, *flags)
-    assert_equal(weights(alone), weights(run), atol=1e-5)
+    alone = fit(config, "alone", *flags, *TWENTY)
+    run = on_two(config, "run", stage, *flags, *TWENTY)
+    assert_equal(weights(alone), weights(run), atol=1e-4)  # as near as Adam's division leaves
     assert_same_losses(alone, run)
     fit_on_two("--resume", str(run), *HALF, strategy=f"with/{stage}")  # nothing is left to do
     ours, theirs = (read_metrics(each / "metrics.csv")[-1] for each in (alone, run))

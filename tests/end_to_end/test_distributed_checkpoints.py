@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gpt4o_lit.__main__ import main
+from gpt4o_lit.callbacks.metrics_log import read_metrics
 from gpt4o_lit.interop.checkpoints import load_checkpoint
 from tests.end_to_end.conftest import weights
 from tests.end_to_end.test_fit import DROPOUT, assert_equal, fit, fit_on, fit_on_two
@@ -84,6 +85,18 @@ def test_parts_are_written_while_training_goes_on(config: Path) -> None:
     run = in_parts(config, "run", "--checkpoint.asynchronous", "true")
     assert_equal(weights(plain), weights(run), atol=0)
     assert checkpoints(plain) == checkpoints(run)
+
+
+@pytest.mark.slow
+def test_adapters_in_parts_are_added_where_a_run_is_measured(config: Path) -> None:
+    lora = ("--config", "with/lora", "--model.init_args.optimizer.init_args.lr", "0.1")
+    run = in_parts(config, "run", *lora)
+    assert main(["validate", "--resume", str(run), *ALONE]) == 0
+    shared = ("--config", "with/fsdp2", *PARTS, *HALF, "--trainer.devices", "2")
+    fit_on("--resume", str(run), *shared, verb="validate")
+    best = min(r["val/loss"] for r in read_metrics(run / "metrics.csv") if "val/loss" in r)
+    again = [read_metrics(each)[-1] for each in (run / "validate").rglob("metrics.csv")]
+    assert [row["val/loss"] for row in again] == pytest.approx([best, best], abs=1e-5)
 
 
 @pytest.mark.slow

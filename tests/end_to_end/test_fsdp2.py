@@ -20,6 +20,7 @@ from tests.end_to_end.test_fit import (
 
 ALONE = ("--trainer.strategy", "auto", "--trainer.devices", "1")
 HALF = ("--data.init_args.batch_size", "2")
+TWENTY = ("--trainer.max_steps", "20", "--trainer.val_check_interval", "20")
 
 
 def on_two(config: Path, run: str, *flags: str) -> Path:
@@ -49,8 +50,8 @@ def test_parts_learn_as_the_whole_does(config: Path) -> None:
 def test_every_kind_of_network_is_sharded(stacks: list[str], objective: str, config: Path) -> None:
     give(config, stacks, objective)
     flags = [f"--model.init_args.transformer.{stack}.dropout=0" for stack in stacks]
-    alone, run = fit(config, "alone", *flags), on_two(config, "run", *flags)
-    assert_equal(weights(alone), weights(run), atol=1e-5)
+    alone, run = fit(config, "alone", *flags, *TWENTY), on_two(config, "run", *flags, *TWENTY)
+    assert_equal(weights(alone), weights(run), atol=1e-4)  # as near as Adam's division leaves
     assert_same_losses(alone, run)
     ours, theirs = (read_metrics(each / "metrics.csv")[-1] for each in (alone, run))
     assert ours["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-5)

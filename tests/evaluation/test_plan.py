@@ -1,5 +1,6 @@
 """The plan of a run: published speeds, the laws of sharding, and what fits."""
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from gpt4o_lit.evaluation.rehearsal import Micro
 from gpt4o_lit.evaluation.sharding import STRATEGIES, block_parameters, sliced
 from gpt4o_lit.model import TransformerConfig, count_parameters
 from gpt4o_lit.optim import AdamW, Muon
+from gpt4o_lit.strategies import DeepSpeed
 
 BF16 = torch.bfloat16
 MPT = {
@@ -197,3 +199,8 @@ def test_peaks_fall_from_narrow_to_wide_types() -> None:
     device: Device
     for device in GPUS.values():
         assert device.fp8 >= device.bf16 > device.fp32
+
+
+def test_buckets_are_those_of_our_deepspeed() -> None:
+    given = inspect.signature(DeepSpeed).parameters["bucket_size"].default
+    assert STRATEGIES["zero2"].buckets == 2 * given

@@ -59,3 +59,13 @@ def test_packing_changes_neither_state_nor_training() -> None:
     with torch.no_grad():
         part.weight.zero_()
     assert torch.equal(part(x), part.bias.expand(4, -1))
+
+
+@torch.inference_mode()
+def test_no_rows_at_all_are_no_mistake() -> None:
+    """A process has none in the last batch of a validation that others have rows of."""
+    torch.compiler.reset()
+    part = layer(torch.float32)
+    pack_(part, 4)
+    compiled = torch.compile(lambda x: part(x), backend="aot_eager")
+    assert compiled(torch.empty(0, 7, 48)).shape == (0, 7, 96)

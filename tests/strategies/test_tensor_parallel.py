@@ -24,6 +24,7 @@ def strategy_of(
     callbacks: tuple[Any, ...] = (),
     optimizer: OptimizerRecipe | None = None,
     compile: bool = False,
+    precision: str = "32-true",
     vocab_size: int | None = 368,
     tokenizer: Any = None,
     rank: int = 0,
@@ -38,7 +39,10 @@ def strategy_of(
     task: Any = Pretraining(config, optimizer=optimizer or AdamW(), compile=compile)
     data = SimpleNamespace(tokenizer_recipe=tokenizer or Bytes())
     task._trainer = SimpleNamespace(
-        callbacks=list(callbacks), datamodule=data, state=SimpleNamespace(fn="fit")
+        callbacks=list(callbacks),
+        datamodule=data,
+        precision=precision,
+        state=SimpleNamespace(fn="fit"),
     )
     strategy._lightning_module = task
     return strategy
@@ -48,14 +52,26 @@ def strategy_of(
     ("settings", "told"),
     [
         ({"callbacks": (MagnitudePruning(),)}, "MagnitudePruning needs weights that are whole"),
-        ({"callbacks": (QuantizationAwareTraining(),)}, "QuantizationAwareTraining needs weights"),
-        ({"callbacks": (LoRA(),)}, "LoRA needs weights that are whole, and TensorParallel holds"),
+        ({"callbacks": (QuantizationAwareTraining(),)}, "QuantizationAwareTraining changes what a"),
+        (
+            {"callbacks": (QuantizationAwareTraining(learned_scales=True),)},
+            "QuantizationAwareTraining needs weights that are whole",
+        ),
+        (
+            {"callbacks": (LoRA(),)},
+            "LoRA changes what a whole layer computes, and TensorParallel has parts of layers; "
+            "take --config with/fsdp2, or leave LoRA out",
+        ),
         ({"callbacks": (Distillation(),)}, "Distillation needs the logits of all pieces"),
         ({"callbacks": (EMAWeightAveraging(),)}, "EMAWeightAveraging copies a network"),
         ({"optimizer": Muon()}, "Muon needs weights that are whole"),
         (
             {"compile": True},
             r"compile \(true\) gives wrong .* set model.init_args.compile",
+        ),
+        (
+            {"precision": "16-mixed"},
+            r"trainer.precision \(16-mixed\) skips steps .* set it to bf16-mixed",
         ),
         ({"processes": 3, "size": 2}, r"size \(2\) must divide the number of processes \(3\)"),
         ({"processes": 8}, r"num_heads \(4\) must be a multiple of the 8 processes"),
