@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -198,11 +199,17 @@ def _section(kind: type, places: dict[type, str]) -> list[str]:
     rows = fields_of(kind)
     if not rows:
         return [*lines, "It takes nothing.", ""]
-    lines += ["| key | type | default | |", "|---|---|---|---|"]
-    for field in rows:
-        shown = f"| `{field.name}` | {spelled(field.hint, places)} | {field.default} "
-        lines.append(f"{shown}| {_cell(field.told)} |")
-    return [*lines, ""]
+    shown = [
+        [f"`{each.name}`", spelled(each.hint, places), each.default, _cell(each.told)]
+        for each in rows
+    ]
+    return [*lines, *_table([f"| {' | '.join(cells)} |" for cells in shown])]
+
+
+def _table(rows: list[str]) -> list[str]:
+    """Rows of keys, in a frame that the style sheet knows."""
+    titles = ["| key | type | default | |", "|---|---|---|---|"]
+    return ['<div class="keys" markdown>', "", *titles, *rows, "", "</div>", ""]
 
 
 def spelled(hint: Any, places: dict[type, str] | None = None) -> str:
@@ -249,15 +256,22 @@ def _run() -> str:
         hint = getattr(action, "_typehint", None)
         row = f"| `{key}` | {_type_of(hint)} | {default} | {told} |"
         groups.setdefault(top if rest else "", []).append(row)
-    lines = ["# The run", "", RUN, "", "| key | type | default | |", "|---|---|---|---|"]
-    lines += groups.pop("")
+    lines = ["# The run", "", RUN, "", *_table(groups.pop(""))]
     for top, rows in groups.items():
-        lines += ["", f"## {top}", "", HEADS.get(top, ""), ""]
-        lines += ["| key | type | default | |", "|---|---|---|---|", *rows]
+        lines += [f"## {top}", "", HEADS.get(top, ""), "", *_table(rows)]
     return "\n".join(lines)
 
 
 RUN = "What `fit` takes beside [`model`](tasks.md) and [`data`](data.md)."
+HELD = {
+    "seed_everything": "Of first weights, dropout and what an objective draws; `true` draws one.",
+    "trainer.default_root_dir": "Set by the run directory.",
+    "model": "The [task](tasks.md).",
+    "data": "The [data module](data.md).",
+    "ckpt_path": "A checkpoint to go on from; `--resume RUN` sets it.",
+    "weights_only": "Set by the program: a checkpoint is never unpickled.",
+}
+"""Lines of our own about keys whose meaning here is narrower than Lightning's."""
 HEADS = {
     "trainer": "Of Lightning: "
     "[Trainer](https://lightning.ai/docs/pytorch/stable/common/trainer.html). "
@@ -275,10 +289,19 @@ def _groups_others(action: argparse.Action) -> bool:
 
 
 def _shown(action: argparse.Action) -> tuple[str, str]:
-    told = " ".join((action.help or "").split())
+    told = HELD.get(action.dest) or " ".join((action.help or "").split())
+    if action.dest.startswith("trainer."):
+        told = _first_sentence(told)
     if action.default is argparse.SUPPRESS or action.option_strings[-1] == "--config":
         return "", _cell(told)
     return spelled_value(action.default), _cell(told)
+
+
+def _first_sentence(text: str) -> str:
+    """Lightning tells more than a line; and its docstrings have two backticks for one."""
+    text = re.sub(r":\w+:`[~.]*", "`", text.replace("``", "`"))
+    end = re.search(r"[a-z0-9)\]`\"']\.( |$)", text)
+    return text[: end.end()].strip() if end else text
 
 
 def _type_of(hint: Any) -> str:

@@ -39,15 +39,7 @@ def pages() -> dict[str, str]:
             anchor = re.sub(r"[^a-z0-9_]+", "", name.replace("/", "-").replace("-", ""))
             index.append(f"| [`{name}`]({kind}.md#{anchor}) | {_cell(configs.first_line(name))} |")
             head, text = _parts(configs.find(name).read_text(encoding="utf-8"))
-            lines += [
-                f"## {name} {{ #{anchor} }}",
-                "",
-                *head,
-                f'```yaml title="{name}"',
-                text,
-                "```",
-                "",
-            ]
+            lines += [f"## {name} {{ #{anchor} }}", "", *head, "```yaml", text, "```", ""]
         index.append("")
         found[f"{FOLDER}/{kind}.md"] = "\n".join(lines)
     text = configs.find(LAUNCH).read_text(encoding="utf-8").rstrip()

@@ -54,9 +54,9 @@ def _lightning_parser(verb: str) -> argparse.ArgumentParser:
 
 def _page(verb: str) -> str:
     parser = parser_of(verb)
-    with mock.patch.dict(os.environ, COLUMNS="90"):
+    with mock.patch.dict(os.environ, COLUMNS="80"):
         text = parser.format_help()
-    examples, told = _examples(parser.epilog or "")
+    examples, told = _examples(EXAMPLES.get(verb) or parser.epilog or "")
     lines = [f"# {verb}", ""]
     if VERBS[verb][0] == "gpt4o_lit.cli":
         first = VERBS[verb][1].partition(";")[0]
@@ -68,14 +68,27 @@ def _page(verb: str) -> str:
     if told:
         lines += [told, ""]
     if VERBS[verb][0] != "gpt4o_lit.cli":
-        lines += ["## Options", "", "| option | default | |", "|---|---|---|", *_rows(parser), ""]
+        lines += ["## Options", "", '<div class="keys" markdown>', ""]
+        lines += ["| option | default | |", "|---|---|---|", *_rows(parser), "", "</div>", ""]
     return "\n".join([*lines, "## What `--help` says", "", *_fenced(text, "text")])
 
 
 COMMON = """`fit`, `validate`, `test` and `predict` read configs and keys:
 [how they are joined](../../concepts/configs.md), [every key](../fields/run.md).
-`--resume RUN` takes the config and the checkpoint of a run; `fit --from RUN` begins a new run with
-the config and the weights of another."""
+`--resume RUN` takes the config and the checkpoint of a run, with `--resume_from previous` the one
+before the last; `fit --from RUN` begins a new run with the config and the weights of another."""
+EXAMPLES = {
+    "fit": """gpt4o-lit fit --config quickstart
+gpt4o-lit fit --config quickstart --config with/bf16 --trainer.max_steps 1000
+gpt4o-lit fit --resume runs/quickstart/TIME
+gpt4o-lit fit --from runs/quickstart/TIME --config with/qat_int4
+gpt4o-lit fit --config quickstart --print_config
+gpt4o-lit fit --model.help gpt4o_lit.tasks.Pretraining""",
+    "validate": "gpt4o-lit validate --resume runs/quickstart/TIME",
+    "test": "gpt4o-lit test --resume runs/quickstart/TIME",
+    "predict": "gpt4o-lit predict --resume runs/quickstart/TIME",
+}
+"""Of the verbs of LightningCLI, whose help has none."""
 
 
 def _examples(epilog: str) -> tuple[str, str]:

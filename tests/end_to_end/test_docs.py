@@ -92,9 +92,9 @@ WANTED: dict[str, Callable[[Path], None]] = {
 def more_rows(name: str, text: str) -> str:
     """The rows that a page shows, and many more like them."""
     lines = text.rstrip("\n").splitlines()
-    if name.endswith(".tsv"):
+    if name.endswith(".csv"):
         head, rows = lines[0], lines[1:]
-        more = [row.replace("\t", f" {n}\t", 1) for n in range(60) for row in rows]
+        more = [row.replace(",", f" {n},", 1) for n in range(60) for row in rows]
         return "\n".join([head, *rows, *more]) + "\n"
     if name.endswith(".jsonl"):
         more = [
