@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 from jsonargparse import ArgumentParser
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+from mkdocs.exceptions import Abort
 
 from gpt4o_lit import configs
 from gpt4o_lit.__main__ import VERBS
@@ -23,15 +26,22 @@ SHARED = [kind for kinds in fields._shared(KINDS).values() for kind in kinds]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make docs` does: a warning, such as of a broken link, ends it."""
-    from mkdocs.commands.build import build
-    from mkdocs.config import load_config
-
     folder = tmp_path_factory.mktemp("site")
     config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder))
     assert config.strict
     config.plugins.on_startup(command="build", dirty=False)
     build(config)
     return folder
+
+
+@pytest.mark.parametrize("link", ["gone.md", "index.md#gone", "../README.md", "/gone"])
+def test_a_link_or_an_anchor_that_leads_nowhere_ends_the_build(link: str, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# Start\n\n[on]({link})\n", encoding="utf-8")
+    here = {"docs_dir": str(tmp_path / "docs"), "site_dir": str(tmp_path / "site")}
+    config = load_config(str(ROOT / "mkdocs.yml"), hooks=[], plugins=[], nav=None, **here)
+    with pytest.raises(Abort, match="strict mode"):
+        build(config)
 
 
 def test_every_verb_and_config_has_its_place(site: Path) -> None:

@@ -56,26 +56,23 @@ def _kind(name: str) -> str:
 
 
 def _parts(text: str) -> tuple[list[str], str]:
-    """The comment that a config opens with as lines of Markdown, its commands as such; the rest."""
+    """The comment that a config opens with, its commands as such; and the rest."""
     lines = text.rstrip().splitlines()
     count = next(i for i, line in enumerate(lines) if not line.startswith("#"))
     head: list[str] = []
-    commands: list[str] = []
-    words: list[str] = []
+    in_command = False
     for line in (line.lstrip("#").strip() for line in lines[:count]):
-        if line.startswith("gpt4o-lit ") or (commands and commands[-1].endswith("\\")):
-            commands.append(line if line.startswith("gpt4o-lit") else f"  {line}")
+        if line.startswith("gpt4o-lit "):
+            head += ["", "```bash", re.sub(r"\s{2,}\((.*)\)$", r"   # \1", line)]
+            in_command = True
+        elif in_command:
+            head.append(f"  {line}")
         else:
-            words.append(line)
-    head += [f"{_cell(' '.join(words))}", ""]
-    if commands:
-        head += [
-            "```bash",
-            *(re.sub(r"\s{2,}\((.*)\)$", r"   # \1", each) for each in commands),
-            "```",
-            "",
-        ]
-    return head, "\n".join(lines[count:])
+            head.append(_cell(line))
+        if in_command and not line.endswith("\\"):
+            head += ["```", ""]
+            in_command = False
+    return [*head, ""], "\n".join(lines[count:])
 
 
 def _cell(text: str) -> str:

@@ -87,8 +87,14 @@ gpt4o-lit fit --model.help gpt4o_lit.tasks.Pretraining""",
     "validate": "gpt4o-lit validate --resume runs/quickstart/TIME",
     "test": "gpt4o-lit test --resume runs/quickstart/TIME",
     "predict": "gpt4o-lit predict --resume runs/quickstart/TIME",
+    "tokenizer": """gpt4o-lit tokenizer --sources notes/ --output corpora/pieces --vocab_size 1000
+gpt4o-lit tokenizer --eval corpora/pieces notes/*.txt""",
+    "corpus": """gpt4o-lit corpus --sources notes/ --output corpora/bytes
+gpt4o-lit corpus --output corpora/bytes --verify""",
+    "configs": """gpt4o-lit configs
+gpt4o-lit configs with/lora""",
 }
-"""Of the verbs of LightningCLI, whose help has none."""
+"""Of the verbs whose help has none."""
 
 
 def _examples(epilog: str) -> tuple[str, str]:
@@ -123,15 +129,21 @@ def _name(action: argparse.Action) -> str:
     words = " ".join(str(name or action.dest.rpartition(".")[2].upper()) for name in names)
     if action.choices is not None:
         words = ", ".join(map(str, action.choices))
+    words = words.strip("{}").replace(",", ", ").replace(",  ", ", ")
     return f"`{flag}` {_cell(words)}".strip() if flag else f"`{words}`"
 
 
 def _default(action: argparse.Action) -> str:
-    if action.default in (None, argparse.SUPPRESS, [], False) or not action.option_strings:
-        return ""
     value = action.default
-    words = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return f"`{words.rpartition('.')[2] if '<' in words else words}`" if words else ""
+    if value is None or value == argparse.SUPPRESS or not action.option_strings:
+        return ""
+    if action.nargs == 0 or value == []:  # a flag that is there or not
+        return ""
+    if isinstance(value, dict):  # a class, as jsonargparse keeps it
+        return f"`{value['class_path'].rpartition('.')[2]}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{' '.join(map(str, value)) if isinstance(value, list | tuple) else value}`"
 
 
 def _cell(text: str) -> str:

@@ -67,9 +67,8 @@ OWN_ROWS = ("reviews.yaml", "pairs.yaml", "talks.yaml", "mine.yaml")
 def notes(folder: Path) -> None:
     """A folder of notes, as own_text.md has it."""
     (folder / "notes").mkdir()
-    for number in range(40):
-        words = " ".join(f"note{number} word{word} is here" for word in range(120))
-        (folder / "notes" / f"{number}.txt").write_text(words, encoding="utf-8")
+    for number, page in enumerate(PAGES):
+        (folder / "notes" / f"{number}.txt").write_text(text_of(page), encoding="utf-8")
 
 
 def rows_of_tasks(folder: Path) -> None:
