@@ -53,7 +53,7 @@ FEWER = {
     "sensitivity": "--num_batches 1 --trainer.limit_val_batches 1",
     "explain": "--num_steps 4 --no-png",
     "ledger": "--rounds 1 --max_texts 2 --batch_sizes 1 --length 16 --new_tokens 2",
-    "evaluate": "",
+    "plan": "--devices 1",
     "ablate": "--device h100 --threads 1",
     "sweep": "--threads 1",
 }
