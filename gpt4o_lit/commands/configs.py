@@ -12,11 +12,16 @@ KINDS = {
 }
 
 
-def main(argv: list[str]) -> int:
-    """Print the table, or one config whole."""
+def build_parser() -> OneLineParser:
+    """The verb's options."""
     parser = OneLineParser("configs", "List the packaged configs, or print one.")
     parser.add_argument("name", nargs="?", help="print this config")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Print the table, or one config whole."""
+    args = build_parser().parse_args(argv)
     if args.name:
         print(configs.find(args.name).read_text(encoding="utf-8"), end="")
         return 0

@@ -14,7 +14,7 @@ LISTS = ("sources", "valid_sources", "test_sources")
 
 def main(argv: list[str]) -> int:
     """Build or check the corpus and print its table."""
-    parser = _parser()
+    parser = build_parser()
     try:
         args = parser.parse_args(argv)
     except argparse.ArgumentError as error:
@@ -32,7 +32,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
+def build_parser() -> ArgumentParser:
+    """The verb's options."""
     parser = ArgumentParser(
         prog="gpt4o-lit corpus",
         description="Tokenize text into memory-mapped shards; goes on where a build was killed.",
@@ -68,7 +69,7 @@ def _help(split: str) -> str:
 
 
 def _instantiate(args: Namespace) -> tuple[CorpusConfig, TokenizerRecipe]:
-    ready: Any = _parser().instantiate_classes(args)
+    ready: Any = build_parser().instantiate_classes(args)
     fields = CorpusConfig.__dataclass_fields__
     return CorpusConfig(**{name: ready[name] for name in fields}), ready.tokenizer
 

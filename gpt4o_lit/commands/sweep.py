@@ -17,7 +17,7 @@ from gpt4o_lit.parse_errors import OneLineParser
 EXAMPLE = """examples:
   gpt4o-lit sweep mine.yaml
   gpt4o-lit sweep mine.yaml --parallel 2
-The same command again goes on where it was stopped. docs/ablations.md shows such a file."""
+The same command again goes on where it was stopped. docs/sweeps.md shows such a file."""
 HOME = Path("runs") / "sweeps"
 SHOWN = 5
 

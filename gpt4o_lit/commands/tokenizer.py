@@ -13,7 +13,7 @@ from gpt4o_lit.tokenizer import TokenizerRecipe, TrainCharacters, TrainSentenceP
 
 def main(argv: list[str]) -> int:
     """Train with --sources and --output, or measure with --eval."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.eval:
         path, files = args.eval[0], args.eval[1:] or args.sources
         if not files:
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
 
 def _recipe(args: argparse.Namespace) -> TokenizerRecipe:
     if args.model_type == "char":
-        usual = _parser()
+        usual = build_parser()
         for name in ("vocab_size", "normalization", "character_coverage", "user_defined_symbols"):
             if getattr(args, name) != usual.get_default(name):
                 raise ValueError(f"--{name} is not for --model_type char; leave it out")
@@ -56,7 +56,8 @@ def _recipe(args: argparse.Namespace) -> TokenizerRecipe:
     )
 
 
-def _parser() -> OneLineParser:
+def build_parser() -> OneLineParser:
+    """The verb's options."""
     usual = TrainSentencePiece()
     rules = ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf")
     parser = OneLineParser(
