@@ -26,6 +26,7 @@ from gpt4o_lit.callbacks.random_state import RandomState
 from gpt4o_lit.callbacks.samples import Samples
 from gpt4o_lit.callbacks.save_config import SaveConfig
 from gpt4o_lit.callbacks.sensitivity import Sensitivity
+from gpt4o_lit.callbacks.sparsity_map import SparsityMap
 from gpt4o_lit.callbacks.stability import Stability
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.callbacks.text_quality import TextQuality
@@ -60,6 +61,7 @@ __all__ = [
     "SaveConfig",
     "Sensitivity",
     "SparseGPTPruning",
+    "SparsityMap",
     "Stability",
     "StructuredPruning",
     "TextQuality",

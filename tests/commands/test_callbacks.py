@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Profile": {"skip_batches": 0, "warmup_batches": 0, "active_batches": 1},
     "QuantizationAwareTraining": {},
     "SparseGPTPruning": {"sparsity": 0.5, "num_batches": 1},
+    "SparsityMap": {},
     "Stability": {},
     "StructuredPruning": {"cut": {"channels": 0.5}, "num_batches": 1},
     "WandaPruning": {"sparsity": 0.5, "num_batches": 1},
