@@ -14,6 +14,7 @@ from gpt4o_lit.callbacks.label_quality import LabelQuality
 from gpt4o_lit.callbacks.lora import LoRA
 from gpt4o_lit.callbacks.manifest import Manifest
 from gpt4o_lit.callbacks.metrics_log import MetricsLog
+from gpt4o_lit.callbacks.mlflow_run import MlflowRun
 from gpt4o_lit.callbacks.model_card import ModelCard
 from gpt4o_lit.callbacks.movement_pruning import MovementPruning
 from gpt4o_lit.callbacks.plots import Plots
@@ -48,6 +49,7 @@ __all__ = [
     "MagnitudePruning",
     "Manifest",
     "MetricsLog",
+    "MlflowRun",
     "ModelCard",
     "MovementPruning",
     "Plots",
