@@ -12,6 +12,9 @@ from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from gpt4o_lit.callbacks.manifest import read_manifest
+from gpt4o_lit.run_directory import deployment_of
+
 ID = "mlflow_id"  # a file of the run's directory
 STORE = Path("runs") / "mlflow"
 FILES = ("config.yaml", "MODEL_CARD.md", "samples.md")
@@ -66,13 +69,13 @@ class MlflowRun(MLFlowLogger):
             ValueError: the store does not have the run that this one was.
         """
         if self._initialized:
-            return MLFlowLogger.experiment.fget(self)
+            return super().experiment
         from mlflow.exceptions import MlflowException
 
         before = self._run_id
         with self._alone:
             try:
-                client = MLFlowLogger.experiment.fget(self)
+                client: Any = super().experiment
             except MlflowException as error:
                 if before is None:
                     raise ValueError(f"MLflow takes no run: {error}") from error
@@ -80,7 +83,7 @@ class MlflowRun(MLFlowLogger):
                     f"{self._tracking_uri} has no run {before}; remove {self.path / ID} to begin a "
                     "new one there"
                 ) from error
-        if rank_zero_only.rank == 0:
+        if self._run_id is not None:  # else this is not the first of several processes
             if before is None:
                 (self.path / ID).write_text(str(self._run_id), encoding="utf-8")
             else:
@@ -108,6 +111,8 @@ class MlflowRun(MLFlowLogger):
     def finalize(self, status: str = "success") -> None:
         """Hand over what the run wrote, and end theirs."""
         if self._initialized:
+            left = vars(deployment_of(self.path, read_manifest(self.path)))
+            self.log_metrics({f"deployed/{k}": v for k, v in left.items() if v is not None})
             for name in FILES:
                 if (self.path / name).is_file():
                     self.experiment.log_artifact(self.run_id, str(self.path / name))

@@ -116,7 +116,7 @@ def read_study(
             f"{ablations[0]} is an ablation (it has {ABLATION}) and a report is about one ablation "
             "or about plain runs; give it alone, or give the directories of runs"
         )
-    told = _read_ablation(ablations[0]) if ablations else {}
+    told = read_plan(ablations[0]) if ablations else {}
     if ablations:
         runs = [_ablation_run(ablations[0], entry) for entry in told["runs"]]
     else:
@@ -124,7 +124,7 @@ def read_study(
     metric = metric or told.get("metric") or METRIC
     for run in runs:
         _require_metric(run, metric)
-    mode = mode or (told.get("mode") if metric == told.get("metric") else None) or _mode_of(metric)
+    mode = mode or (told.get("mode") if metric == told.get("metric") else None) or mode_of(metric)
     study = Study(
         name=str(told.get("name") or Path(directories[0]).resolve().name),
         metric=metric, mode=mode, at=at, runs=runs,
@@ -149,7 +149,12 @@ def _folders(given: str) -> Iterator[Path]:
         )
 
 
-def _read_ablation(folder: Path) -> dict[str, Any]:
+def read_plan(folder: Path) -> dict[str, Any]:
+    """What an ablation says of itself: metric, mode, base, runs.
+
+    Raises:
+        ValueError: it is damaged, or has no runs.
+    """
     path = folder / ABLATION
     try:
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -282,7 +287,12 @@ def _base(runs: Sequence[Run], given: str | None) -> str:
     raise ValueError(f"--base: there is no variant '{given}'; {mend}")
 
 
-def _mode_of(metric: str) -> Mode:
+def mode_of(metric: str) -> Mode:
+    """Whether less or more of a metric is better, by its name.
+
+    Raises:
+        ValueError: its name does not tell.
+    """
     last = metric.rsplit("/", 1)[-1]
     for names, mode in ((LESS_IS_BETTER, "min"), (MORE_IS_BETTER, "max")):
         if any(last == name or last.endswith(f"_{name}") for name in names):

@@ -71,7 +71,7 @@ def test_a_run_is_one_of_theirs_with_curves_samples_and_what_is_left(config: Pat
         {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
         for record in found if record.HasField("history")
     ]  # fmt: skip
-    losses = [row["val/loss"] for row in rows if "val/loss" in row]
+    losses = [row["perf/tokens"] for row in rows if "val/loss" in row]  # curves by tokens
     assert len(losses) == 2  # after 3 steps and after 6
     assert any(key.startswith("samples/") for row in rows for key in row)
     for name in PICTURES:
@@ -81,6 +81,10 @@ def test_a_run_is_one_of_theirs_with_curves_samples_and_what_is_left(config: Pat
     zeros = [row["sparsity/decoder.blocks.0.attention.output"] for row in rows
              if "sparsity/decoder.blocks.0.attention.output" in row]  # fmt: skip
     assert len(zeros) == 2
+    sizes = [u.value_json for r in found if r.HasField("summary") for u in r.summary.update
+             if "deployed/bytes" in ("/".join(u.nested_key), u.key)]  # fmt: skip
+    packed = (run / "compressed" / "model.safetensors").stat().st_size
+    assert int(sizes[-1]) == packed
     artifacts = {r.artifact.name for r in found if r.HasField("artifact")}
     assert f"model-{id}" in artifacts
 
