@@ -12,8 +12,7 @@ from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gpt4o_lit.callbacks.manifest import read_manifest
-from gpt4o_lit.run_directory import deployment_of
+from gpt4o_lit.run_directory import deployment_of, read_manifest
 
 ID = "mlflow_id"  # a file of the run's directory
 STORE = Path("runs") / "mlflow"

@@ -10,8 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gpt4o_lit.callbacks.manifest import read_manifest
-from gpt4o_lit.run_directory import PACKED, RunDirectory, deployment_of
+from gpt4o_lit.run_directory import PACKED, RunDirectory, deployment_of, read_manifest
 
 TAKEN = ("perf/tokens", "perf/seconds", "perf/flops")
 ID = "wandb_id"  # a file of the run's directory

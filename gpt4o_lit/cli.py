@@ -242,6 +242,9 @@ class Experiment(ExperimentCLI):
         """The whole config, as YAML that `fit --config` reads as the same experiment."""
         return str(self._parser(self.subcommand).dump(self.settings, skip_none=False))
 
+    def _dump_config(self) -> None:
+        self.config_dump: dict[str, Any] = {}  # for checkpoints, of which there are none
+
     def _set_seed(self) -> None:
         """Nothing is drawn."""
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -104,6 +105,26 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         names = next(lines, [])
         rows = [{k: float(v) for k, v in zip(names, line, strict=True) if v} for line in lines]
     return [{**row, "step": int(row["step"])} for row in rows if "step" in row]
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """What manifest.json of a run says so far."""
+    path = run / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
+    """Write the whole file beside the old one, then put it in its place."""
+    run.mkdir(parents=True, exist_ok=True)
+    part = run / "manifest.json.part"
+    part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, run / "manifest.json")
+
+
+def kept_steps(folder: Path) -> dict[int, Path]:
+    """The checkpoints by step that are kept, the newest first."""
+    found = {file.stem.removeprefix("step_"): file for file in folder.glob("step_*.ckpt")}
+    return {int(step): found[step] for step in sorted(filter(str.isdigit, found), key=int)[::-1]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,8 @@ MORE_IS_BETTER = ("accuracy", "f1", "sacrebleu", "chrf", "rouge1", "rouge2", "ro
 NOT_THE_EXPERIMENT = ("seed_everything", "name", "run_dir", "ckpt_path", "progress",
                       "data.init_args.seed")  # fmt: skip
 """Keys in which runs of one variant may differ, and what is under them."""
-# Pure Python takes 40 ms to read the config of a run.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Pure Python takes 40 ms to read the config of a run."""
 Mode = Literal["min", "max"]
 At = Literal["last", "best"]
 

@@ -6,7 +6,8 @@ import pytest
 
 from gpt4o_lit.experiments.changes import read_changes
 from gpt4o_lit.experiments.grid import Grid
-from gpt4o_lit.experiments.resolve import difference, resolve_grid
+from gpt4o_lit.experiments.resolve import resolve_grid
+from gpt4o_lit.experiments.settings import difference
 
 DECODER = "model.init_args.transformer.decoder"
 
