@@ -9,7 +9,8 @@ from gpt4o_lit.experiments.dashboards import (
     as_json,
     compression_dashboard,
 )
-from gpt4o_lit.experiments.results import ABLATION, METRIC, mode_of, read_plan
+from gpt4o_lit.experiments.results import METRIC, mode_of
+from gpt4o_lit.experiments.run_files import ABLATION, read_plan
 from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.run_directory import RunDirectory
 

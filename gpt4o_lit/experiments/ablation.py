@@ -15,7 +15,7 @@ import yaml
 from gpt4o_lit.experiments.grid import Grid
 from gpt4o_lit.experiments.record import LOG, Record
 from gpt4o_lit.experiments.resolve import Variant
-from gpt4o_lit.experiments.results import ABLATION, LOADER
+from gpt4o_lit.experiments.run_files import ABLATION, LOADER
 from gpt4o_lit.experiments.settings import difference
 from gpt4o_lit.run_directory import RunDirectory
 

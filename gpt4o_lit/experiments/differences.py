@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpt4o_lit.experiments.results import Run, Study, experiment_of
+from gpt4o_lit.experiments.results import Study
 from gpt4o_lit.experiments.run_costs import costs_of
+from gpt4o_lit.experiments.run_files import Run, experiment_of
 
 SILENT = "not recorded"
 MOST_NAMES = 4

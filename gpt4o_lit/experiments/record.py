@@ -14,7 +14,7 @@ from typing import Any, Literal
 import psutil
 import yaml
 
-from gpt4o_lit.experiments.results import LOADER
+from gpt4o_lit.experiments.run_files import LOADER
 from gpt4o_lit.run_directory import (
     RunDirectory,
     kept_steps,

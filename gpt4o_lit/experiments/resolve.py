@@ -12,7 +12,7 @@ import yaml
 from gpt4o_lit.cli import Experiment, read_experiment
 from gpt4o_lit.experiments.changes import Changes, Entry, edited
 from gpt4o_lit.experiments.grid import Grid
-from gpt4o_lit.experiments.results import LOADER
+from gpt4o_lit.experiments.run_files import LOADER
 from gpt4o_lit.experiments.settings import flattened
 from gpt4o_lit.parse_errors import HINT
 

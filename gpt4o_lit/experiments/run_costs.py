@@ -1,12 +1,12 @@
 """What a run took, and what its network takes: tokens, seconds, FLOPs, bytes, speed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
 
-from gpt4o_lit.experiments.results import Run
+from gpt4o_lit.experiments.run_files import Run
 from gpt4o_lit.run_directory import PACKED, deployment_of
 
 POST_TRAINING = "gpt4o_lit.callbacks.PostTrainingQuantization"
@@ -27,6 +27,16 @@ class Costs:
     """Tokens per second, the median of what was logged."""
     writing_speed: float | None
     """Tokens written per second at batch 1, as the model card or the ledger measured it."""
+
+
+RunCosts = Mapping[str, Sequence[tuple[Run, Costs]]]
+"""Finished runs with what they took, by variant."""
+PARETO = {
+    "bytes": ("bytes of the weights", True),
+    "training_speed": ("tokens trained on per second", False),
+    "writing_speed": ("tokens written per second, batch 1", False),
+}
+"""A field of Costs, what it is, and whether less of it is better."""
 
 
 def costs_of(run: Run) -> Costs:

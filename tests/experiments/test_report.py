@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpt4o_lit.__main__ import main
-from gpt4o_lit.experiments.report import Finding, findings, in_short
+from gpt4o_lit.experiments.findings import Finding, findings, in_short
 from gpt4o_lit.experiments.report_plots import COLORS, frontier, looks
 from gpt4o_lit.experiments.results import read_study
 from gpt4o_lit.experiments.statistics import compare, holm
