@@ -17,6 +17,8 @@ from gpt4o_lit.experiments.settings import flattened
 from gpt4o_lit.parse_errors import HINT
 
 CALLBACKS = "trainer.callbacks"
+NO_PATH = re.compile(r"Expected a path but .* either not accessible or invalid ")
+"""What the parser says of a list before it says what is wrong in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,8 @@ class _Resolver:
             experiment.callbacks()
         except (ValueError, OSError) as error:
             place = f"variant {name}" if self.known else "base"
-            words = _with_nearest(str(error), changes if self.known else base, self.known)
+            said = NO_PATH.sub("", str(error))
+            words = _with_nearest(said, changes if self.known else base, self.known)
             raise ValueError(f"{self.grid.name}: {place}: {words}") from error
         text = experiment.dumped()
         return Variant(name=name, changes=changes.told(), text=text, experiment=experiment)
