@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning import Callback, LightningDataModule, LightningModule
@@ -222,6 +222,8 @@ class Experiment(ExperimentCLI):
     Nothing is written and no Trainer made, so that a run for other devices can be looked at here.
     """
 
+    config_dump: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # Lightning's is for checkpoints
+
     def before_instantiate_classes(self) -> None:
         """There is no run that would need a directory."""
 
@@ -241,9 +243,6 @@ class Experiment(ExperimentCLI):
     def dumped(self) -> str:
         """The whole config, as YAML that `fit --config` reads as the same experiment."""
         return str(self._parser(self.subcommand).dump(self.settings, skip_none=False))
-
-    def _dump_config(self) -> None:
-        self.config_dump: dict[str, Any] = {}  # for checkpoints, of which there are none
 
     def _set_seed(self) -> None:
         """Nothing is drawn."""
