@@ -14,6 +14,7 @@ from gpt4o_lit.callbacks.label_quality import LabelQuality
 from gpt4o_lit.callbacks.lora import LoRA
 from gpt4o_lit.callbacks.manifest import Manifest
 from gpt4o_lit.callbacks.metrics_log import MetricsLog
+from gpt4o_lit.callbacks.mlflow_run import MlflowRun
 from gpt4o_lit.callbacks.model_card import ModelCard
 from gpt4o_lit.callbacks.movement_pruning import MovementPruning
 from gpt4o_lit.callbacks.plots import Plots
@@ -26,6 +27,7 @@ from gpt4o_lit.callbacks.random_state import RandomState
 from gpt4o_lit.callbacks.samples import Samples
 from gpt4o_lit.callbacks.save_config import SaveConfig
 from gpt4o_lit.callbacks.sensitivity import Sensitivity
+from gpt4o_lit.callbacks.sparsity_map import SparsityMap
 from gpt4o_lit.callbacks.stability import Stability
 from gpt4o_lit.callbacks.structured_pruning import StructuredPruning
 from gpt4o_lit.callbacks.text_quality import TextQuality
@@ -47,6 +49,7 @@ __all__ = [
     "MagnitudePruning",
     "Manifest",
     "MetricsLog",
+    "MlflowRun",
     "ModelCard",
     "MovementPruning",
     "Plots",
@@ -60,6 +63,7 @@ __all__ = [
     "SaveConfig",
     "Sensitivity",
     "SparseGPTPruning",
+    "SparsityMap",
     "Stability",
     "StructuredPruning",
     "TextQuality",

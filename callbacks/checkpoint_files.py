@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gpt4o_lit.interop.checkpoint_file import PART, write_file
 from gpt4o_lit.interop.checkpoint_folder import agreed, remove, split, write_folder
-from gpt4o_lit.interop.checkpoints import give_name, kept_steps, load_checkpoint
+from gpt4o_lit.interop.checkpoints import give_name, load_checkpoint
+from gpt4o_lit.run_directory import kept_steps
 
 
 @dataclass(frozen=True, kw_only=True)

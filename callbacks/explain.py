@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from lightning import Callback, LightningModule, Trainer
 
+from gpt4o_lit.callbacks.pictures import show_pictures
 from gpt4o_lit.callbacks.samples import evaluating, prompt_format_of
 from gpt4o_lit.explanation import Explanation, explain, write_page
 from gpt4o_lit.explanation.pictures import draw
@@ -13,8 +14,7 @@ from gpt4o_lit.explanation.pictures import draw
 class Explain(Callback):
     """Writes what `gpt4o-lit explain` shows of a text to explain/STEP/ after validations.
 
-    Loggers that take images, such as W&B's, get the pictures too. Training is the same with and
-    without it.
+    W&B, TensorBoard and MLflow get the pictures too. Training is the same with and without it.
 
     Args:
         text: What is explained.
@@ -58,11 +58,7 @@ class Explain(Callback):
         place = Path(trainer.default_root_dir) / "explain" / f"step_{trainer.global_step}"
         pictures = draw(told, place)
         write_page(told, place / "explain.html")
-        for logger in trainer.loggers:
-            log_image: Any = getattr(logger, "log_image", None)
-            if log_image is not None:
-                names = [path.stem for path in pictures]
-                log_image("explain", [str(path) for path in pictures], caption=names)
+        show_pictures(trainer, "explain", pictures)
 
     def _explain(self, trainer: Any, pl_module: Any) -> Explanation:
         with evaluating(pl_module.transformer):

@@ -1,7 +1,6 @@
 """manifest.json: what made a run, so that it can be made again."""
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -17,7 +16,7 @@ from lightning import Callback, Trainer
 
 import gpt4o_lit
 from gpt4o_lit.model import count_parameters
-from gpt4o_lit.run_directory import read_metrics
+from gpt4o_lit.run_directory import read_manifest, read_metrics, write_manifest
 
 PACKAGE = Path(gpt4o_lit.__file__).parent
 PACKAGES = ("gpt4o-lit", "torch", "lightning", "jsonargparse", "sentencepiece", "numpy")
@@ -166,17 +165,3 @@ def _version(package: str) -> str | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def read_manifest(run: Path) -> dict[str, Any]:
-    """What manifest.json of a run says so far."""
-    path = run / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
-    """Write the whole file beside the old one, then put it in its place."""
-    run.mkdir(parents=True, exist_ok=True)
-    part = run / "manifest.json.part"
-    part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, run / "manifest.json")

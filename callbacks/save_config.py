@@ -8,11 +8,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
+from gpt4o_lit.callbacks.mlflow_run import MlflowRun
 from gpt4o_lit.run_directory import RunDirectory
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml where the run lives, whatever the logger, and hands it to W&B whole."""
+    """Writes config.yaml where the run lives, whatever the logger; W&B and MLflow get it too."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})  # type: ignore[arg-type]
@@ -45,3 +46,5 @@ class SaveConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update(self.config.as_dict(), allow_val_change=True)
+            elif isinstance(logger, MlflowRun):
+                logger.log_hyperparams(self.config.as_dict())

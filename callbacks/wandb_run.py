@@ -2,6 +2,7 @@
 
 import importlib
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gpt4o_lit.run_directory import RunDirectory
+from gpt4o_lit.run_directory import PACKED, RunDirectory, deployment_of, read_manifest
 
+TAKEN = ("perf/tokens", "perf/seconds", "perf/flops")
 ID = "wandb_id"  # a file of the run's directory
-COMPRESSED = "compressed"
 
 
 class WandbRun(WandbLogger):
@@ -54,6 +55,13 @@ class WandbRun(WandbLogger):
             tags=tags,
         )
         self.artifacts = artifacts
+        self._taken: dict[str, Any] = {}
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Each row with what the run took so far: W&B draws by what stands in one row alone."""
+        self._taken |= {name: metrics[name] for name in TAKEN if name in metrics}
+        super().log_metrics({**self._taken, **metrics}, step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -61,18 +69,26 @@ class WandbRun(WandbLogger):
         wandb: Any = importlib.import_module("wandb")
         if self._experiment is None or self._experiment is not wandb.run:
             return  # it has ended already
+        run = RunDirectory(Path(str(self.save_dir)))
+        self._tell_deployment(run)
         if self.artifacts and status == "success":
-            self._hand_over(RunDirectory(Path(str(self.save_dir))))
+            self._hand_over(run)
         wandb.finish(exit_code=0 if status == "success" else 1)
         self._experiment = None
+
+    def _tell_deployment(self, run: RunDirectory) -> None:
+        """Bytes and speed, for plots of quality against them."""
+        left = deployment_of(run.path, read_manifest(run.path))
+        known = {name: value for name, value in vars(left).items() if value is not None}
+        self.experiment.summary.update({f"deployed/{name}": v for name, v in known.items()})
 
     def _hand_over(self, run: RunDirectory) -> None:
         if not (run.checkpoints / "last.ckpt").exists():
             return
         parent = self._parent()
         model = self._artifact("model", run.best_checkpoint, parent)
-        if (run.path / COMPRESSED).is_dir():
-            self._artifact(COMPRESSED, run.path / COMPRESSED, model)
+        if (run.path / PACKED).is_dir():
+            self._artifact(PACKED, run.path / PACKED, model)
 
     def _artifact(self, kind: str, path: Path, parent: str | None) -> str:
         """Log a file or directory; its name."""

@@ -18,6 +18,7 @@ VERBS = {
     "predict-file": ("gpt4o_lit.commands.predict_file", "translate, summarize, answer a file"),
     "compress": ("gpt4o_lit.commands.compress", "make a run smaller and faster, and measure it"),
     "report": ("gpt4o_lit.commands.report", "compare runs, or an ablation, on one page"),
+    "dashboard": ("gpt4o_lit.commands.dashboard", "a W&B dashboard of an ablation, of compression"),
     "ledger": ("gpt4o_lit.commands.ledger", "measure a run beside what was made of it"),
     "sensitivity": ("gpt4o_lit.commands.sensitivity", "which layers bear pruning and rounding"),
     "ablate": ("gpt4o_lit.commands.ablate", "run what varies of an experiment, seed by seed"),

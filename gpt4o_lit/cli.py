@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning import Callback, LightningDataModule, LightningModule
@@ -221,6 +221,8 @@ class Experiment(ExperimentCLI):
 
     Nothing is written and no Trainer made, so that a run for other devices can be looked at here.
     """
+
+    config_dump: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # Lightning's is for checkpoints
 
     def before_instantiate_classes(self) -> None:
         """There is no run that would need a directory."""

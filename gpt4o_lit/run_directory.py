@@ -1,12 +1,16 @@
 """A run's own directory: where it lies, what is in it, and that none is ever written over."""
 
 import csv
+import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 NETWORK = "network.json"  # what a compressed network is, in place of checkpoints
+PACKED = "compressed"  # the folder of what a run left packed
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,68 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         names = next(lines, [])
         rows = [{k: float(v) for k, v in zip(names, line, strict=True) if v} for line in lines]
     return [{**row, "step": int(row["step"])} for row in rows if "step" in row]
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """What manifest.json of a run says so far."""
+    path = run / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
+    """Write the whole file beside the old one, then put it in its place."""
+    run.mkdir(parents=True, exist_ok=True)
+    part = run / "manifest.json.part"
+    part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, run / "manifest.json")
+
+
+def kept_steps(folder: Path) -> dict[int, Path]:
+    """The checkpoints by step that are kept, the newest first."""
+    found = {file.stem.removeprefix("step_"): file for file in folder.glob("step_*.ckpt")}
+    return {int(step): found[step] for step in sorted(filter(str.isdigit, found), key=int)[::-1]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What a run leaves to be used; None where it did not say."""
+
+    bytes: float | None
+    """Of the weights; of those in RUN/compressed where there is such a directory."""
+    writing_speed: float | None
+    """Tokens written per second at batch 1, as the model card or the ledger measured it."""
+
+
+def deployment_of(path: Path, manifest: Mapping[str, Any]) -> Deployment:
+    """What the files of a run say.
+
+    Args:
+        path: The run's directory.
+        manifest: Its manifest.json.
+    """
+    if (path / PACKED).is_dir():
+        told = _ledger_entry(path)
+        if told is not None:
+            return Deployment(bytes=told["bytes_on_disk"], writing_speed=told["decode"].get("1"))
+        weights = path / PACKED / "model.safetensors"
+        size = weights.stat().st_size if weights.is_file() else None
+        return Deployment(bytes=size, writing_speed=None)
+    measured = manifest.get("deployment", {})
+    counted = manifest.get("parameters")
+    size = None if counted is None else counted * manifest["bytes_per_parameter"]
+    return Deployment(
+        bytes=measured.get("weight_bytes", size),
+        writing_speed=measured.get("decode_tokens_per_second"),
+    )
+
+
+def _ledger_entry(path: Path) -> dict[str, Any] | None:
+    """What EfficiencyReport measured of RUN/compressed."""
+    file = path / "efficiency" / "ledger.json"
+    if not file.is_file():
+        return None
+    entries = json.loads(file.read_text(encoding="utf-8"))["entries"]
+    return next((entry for entry in entries if entry["run"].endswith(f"/{PACKED}")), None)
 
 
 def _make_dated(folder: Path) -> Path:

@@ -70,6 +70,8 @@ def main(argv: list[str]) -> int:
     with locked(directory, _tell):
         clear(directory)
         ablation.require_unchanged()
+        if cluster is None:
+            ablation.require_idle()
         ablation.write()
         require_metric(ablation, machine)
         return _run(ablation, machine, cluster, args)
@@ -103,7 +105,7 @@ def _run(ablation: Ablation, machine: Machine, cluster: Any, args: Any) -> int:
     _tell(f"{duration(time.monotonic() - begun)} for {len(done)} runs")
     if failed:
         _tell(f"{len(failed)} did not end; the same command tries them again")
-    print(f"next: gpt4o-lit compare {runs[0].path} {runs[-1].path}")
+    print(f"next: gpt4o-lit report {ablation.directory}")
     return 1 if failed else 0
 
 

@@ -71,9 +71,10 @@ def main(argv: list[str]) -> int:
     for each, kind in ours.items():
         if each not in ALWAYS:
             print("\n".join(_entry(each, kind, ours)))
-    print("\nin each run:\n")
+    print("\nin each run, some set by keys:\n")
     for each, keys in ALWAYS.items():
-        print(f"  {each:<26} {_first_line(ours[each])}" + (f"  [{keys}]" if keys else ""))
+        first, *rest = _entry(each, ours[each], ours)
+        print("\n".join([f"{first}  [{keys}]", *rest] if keys else [first]))
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4o_lit.experiments.record import Record
-from gpt4o_lit.experiments.resolve import flattened
+from gpt4o_lit.experiments.settings import flattened
 from gpt4o_lit.experiments.tables import duration, figure, number, table
 from gpt4o_lit.parse_errors import OneLineParser
 from gpt4o_lit.run_directory import RunDirectory
@@ -120,5 +120,6 @@ def _setting(value: Any) -> str:
 
 def _short(paths: list[Path]) -> list[str]:
     """Paths without the folders that all have."""
+    paths = [path.resolve() for path in paths]  # some may have been given from the root on
     common = os.path.commonpath(paths)
     return [os.path.relpath(path, common) if str(path) != common else str(path) for path in paths]

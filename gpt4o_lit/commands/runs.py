@@ -1,6 +1,7 @@
 """`gpt4o-lit runs [DIR]`: every run there, with its status, step, best metric and age."""
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ def build_parser() -> OneLineParser:
 def main(argv: list[str]) -> int:
     """Read and print."""
     args = build_parser().parse_args(argv)
-    found = [described(record, args.metric, args.mode) for record in records_below(args.folder)]
+    records = list(records_below(args.folder))
+    if args.metric is not None:
+        _require_known(args.metric, records)
+    found = [described(record, args.metric, args.mode) for record in records]
     found.sort(key=_order(args.sort))
     if args.json:
         print(json.dumps(found, indent=1))
@@ -43,6 +47,16 @@ def main(argv: list[str]) -> int:
         titles = ["run", "status", "step", "best", "age", "error"]
         print(table(titles, [_row(each) for each in found], left=["status", "error"]))
     return 0
+
+
+def _require_known(metric: str, records: list[Record]) -> None:
+    """Refuse a metric that no run has logged, if any has logged anything."""
+    known = sorted({name for record in records for name in record.last})
+    if known and metric not in known:
+        near = get_close_matches(metric, known, 1)
+        judged = ", ".join(name for name in known if not name.startswith("perf/"))
+        mend = f"did you mean '{near[0]}'?" if near else f"choose one of {judged}"
+        raise ValueError(f"--metric: no run has logged '{metric}'; {mend}")
 
 
 def described(record: Record, metric: str | None, mode: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from gpt4o_lit.experiments.ablation import Ablation, locked
 from gpt4o_lit.experiments.launch import Machine
 from gpt4o_lit.experiments.probe import clear, require_metric
 from gpt4o_lit.experiments.resolve import resolve_grid
-from gpt4o_lit.experiments.sweep import Search, first_point
+from gpt4o_lit.experiments.sweep import Search, first_point, require_same_question
 from gpt4o_lit.experiments.sweep_file import Sweep, read_sweep
 from gpt4o_lit.experiments.tables import table
 from gpt4o_lit.parse_errors import OneLineParser
@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
     machine = Machine(parallel=args.parallel, threads=args.threads)
     with locked(directory, _tell):
         clear(directory)
+        require_same_question(sweep, directory, first.variants[0].config)
         search = Search(sweep, directory, machine, _tell)
         if not search.study.get_trials(deepcopy=False):
             require_metric(first, machine)

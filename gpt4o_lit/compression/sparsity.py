@@ -89,6 +89,11 @@ class SparsitySchedule:
         )
 
 
+def sparsity_of(weight: Tensor) -> float:
+    """The share of a matrix that is zero."""
+    return 1 - int(weight.count_nonzero()) / weight.numel()
+
+
 class Masks:
     """Which weights of some matrices are kept (True); the others are zero and stay so.
 

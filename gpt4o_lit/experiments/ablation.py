@@ -14,11 +14,13 @@ import yaml
 
 from gpt4o_lit.experiments.grid import Grid
 from gpt4o_lit.experiments.record import LOG, Record
-from gpt4o_lit.experiments.resolve import Variant, difference
+from gpt4o_lit.experiments.resolve import Variant
+from gpt4o_lit.experiments.run_files import ABLATION, LOADER
+from gpt4o_lit.experiments.settings import difference
 from gpt4o_lit.run_directory import RunDirectory
 
 HOME = Path("runs") / "ablations"
-PLAN, CONFIG, LOCK = "ablation.json", "variant.yaml", ".lock"
+CONFIG, LOCK = "variant.yaml", ".lock"
 PATIENCE = 90.0
 """Seconds in which the runs of an ablation that was killed save and end."""
 
@@ -90,13 +92,27 @@ class Ablation:
             file = folder / CONFIG
             if not begun or not file.is_file():
                 continue
-            was = yaml.safe_load(file.read_text(encoding="utf-8"))
+            was = yaml.load(file.read_text(encoding="utf-8"), LOADER)
             changed = difference(was, variant.config)
             if changed:
                 key, (before, now) = next(iter(changed.items()))
                 raise ValueError(
                     f"{folder} has runs with {key} {before}, which is {now} now; remove it to run "
                     f"{variant.name} again, or choose another --dir"
+                )
+
+    def require_idle(self) -> None:
+        """See that no job of a cluster runs what is to be run here.
+
+        Raises:
+            ValueError: one does.
+        """
+        for run in self.runs:
+            if run.record.status == "running":
+                process = run.record.manifest["process"]
+                raise ValueError(
+                    f"{run.path} is run by process {process['id']} on {process['host']}; wait for "
+                    "it, or go on with the --cluster that it was submitted by"
                 )
 
     def write(self) -> None:
@@ -118,7 +134,7 @@ class Ablation:
         grid = self.grid
         plan = {"name": grid.name, "metric": grid.metric, "mode": grid.mode}
         plan |= {"base": grid.compare_to}
-        _write(self.directory / PLAN, json.dumps({**plan, "runs": runs}, indent=1) + "\n")
+        _write(self.directory / ABLATION, json.dumps({**plan, "runs": runs}, indent=1) + "\n")
 
 
 @contextlib.contextmanager

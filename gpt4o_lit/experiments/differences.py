@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpt4o_lit.experiments.results import Run, Study, experiment_of
+from gpt4o_lit.experiments.results import Study
 from gpt4o_lit.experiments.run_costs import costs_of
+from gpt4o_lit.experiments.run_files import Run, experiment_of
 
 SILENT = "not recorded"
 MOST_NAMES = 4
@@ -91,12 +92,15 @@ def _data(unlike: Unlike) -> list[str]:
             f"Different data: {_who(texts)}. A difference may come from the text and not from what "
             "was changed."
         )
-    silent = unlike.get("data.checksum", {}).get(SILENT)
-    if silent:
-        found.append(
-            f"Not recorded what data it was: {_names(silent)}. Whether it is the same is unknown."
-        )
-    return found
+    return [*found, *_silent(unlike, "data.checksum", "data")]
+
+
+def _silent(unlike: Unlike, name: str, what: str) -> list[str]:
+    """Of runs that do not tell what others do."""
+    runs = unlike.get(name, {}).get(SILENT)
+    if not runs:
+        return []
+    return [f"Not recorded what {what} it was: {_names(runs)}. Whether it is the same is unknown."]
 
 
 def _said(unlike: Unlike, name: str) -> dict[str, Sequence[Run]]:
@@ -113,9 +117,7 @@ def _code(study: Study, unlike: Unlike) -> list[str]:
                 "may come from the code and not from what was changed."
             )
             break
-    silent = unlike.get("code", {}).get(SILENT)
-    if silent:
-        found.append(f"Not recorded what code it was: {_names(silent)}.")
+    found += _silent(unlike, "code", "code")
     changed = [run for run in study.finished() if str(run.manifest.get("commit")).endswith("+")]
     if changed:
         found.append(
@@ -131,8 +133,8 @@ def _left_out(study: Study) -> list[str]:
     found = []
     if gone:
         found.append(
-            f"{len(gone)} of {len(study.runs)} runs are left out of all statistics: "
-            f"{_names(gone)}. The reasons are at the end."
+            f"Left out of all statistics: {_names(gone)} (of {len(study.runs)} runs). The "
+            "reasons are at the end."
         )
     if diverged:
         found.append(

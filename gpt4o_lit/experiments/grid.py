@@ -5,10 +5,10 @@
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import yaml
 
@@ -65,13 +65,35 @@ def read_grid(path: Path) -> Grid:
     Raises:
         ValueError: it is none; the message names the place and the mend.
     """
+    return read_file(path, _read)
+
+
+T = TypeVar("T")
+
+
+def read_file(path: Path, read: Callable[[Any, str], T]) -> T:
+    """What `read` makes of a YAML file and its name.
+
+    Raises:
+        ValueError: the file is no YAML, or `read` refuses it; the message names the file.
+    """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=OnceLoader)
-        return _read(values, path.stem)
+        return read(yaml.load(path.read_text(encoding="utf-8"), Loader=OnceLoader), path.stem)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_mode(given: Any) -> Literal["min", "max"]:
+    """Which value of a metric is best.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if given not in ("min", "max"):
+        raise ValueError(f"mode ({given}) must be min or max")
+    return cast(Literal["min", "max"], given)
 
 
 def _read(values: Any, stem: str) -> Grid:
@@ -84,9 +106,7 @@ def _read(values: Any, stem: str) -> Grid:
         raise ValueError(f"nothing varies; write one of {', '.join(SHAPES)}")
     if not values.get("base"):
         raise ValueError("base is missing; name an experiment, such as `base: quickstart`")
-    mode, name = values.get("mode", "min"), str(values.get("name", stem))
-    if mode not in ("min", "max"):
-        raise ValueError(f"mode ({mode}) must be min or max")
+    mode, name = read_mode(values.get("mode", "min")), str(values.get("name", stem))
     require_name(name)
     variants: dict[str, Changes] = {}
     for shape in shapes:
@@ -106,7 +126,7 @@ def _read(values: Any, stem: str) -> Grid:
         variants=variants,
         seeds=_read_seeds(values.get("seeds", [0])),
         metric=str(values.get("metric", "val/loss")),
-        mode=cast(Literal["min", "max"], mode),
+        mode=mode,
         compare_to=compare_to,
     )
 

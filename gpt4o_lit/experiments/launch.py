@@ -115,8 +115,8 @@ def fit(arguments: list[str], path: Path) -> int:
     """Run a command line of `fit` in this process, in a directory that may have a log already; its
     exit code."""
     os.environ[cli.RUN_DIR] = str(path)
-    os.environ.setdefault("WANDB_RUN_GROUP", path.parent.parent.name)
-    os.environ["WANDB_JOB_TYPE"] = path.parent.name
+    os.environ.setdefault("WANDB_RUN_GROUP", path.resolve().parent.parent.name)
+    os.environ["WANDB_JOB_TYPE"] = path.resolve().parent.name
     sys.argv[1:] = arguments  # for the manifest, and processes that Lightning starts
     try:
         return cli.main(arguments)

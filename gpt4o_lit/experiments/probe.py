@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from gpt4o_lit.callbacks.metrics_log import read_metrics
 from gpt4o_lit.experiments.ablation import Ablation
 from gpt4o_lit.experiments.changes import class_name
 from gpt4o_lit.experiments.launch import Machine
 from gpt4o_lit.experiments.record import LOG
 from gpt4o_lit.experiments.resolve import Variant
+from gpt4o_lit.run_directory import read_metrics
 
 # By an epoch of one batch, for schedules reckon with the steps of the whole run.
 ONE_STEP: dict[str, Any] = {
@@ -81,7 +81,8 @@ def _require_metric(ablation: Ablation, variant: Variant, machine: Machine, is_f
 def one_step(config: dict[str, Any]) -> dict[str, Any]:
     """The same experiment, for one step and one batch of validation, without anything written."""
     short: dict[str, Any] = json.loads(json.dumps(config))
-    short["trainer"] |= ONE_STEP
+    loggers = [each for each in short["trainer"]["logger"] if class_name(each) == "MetricsLog"]
+    short["trainer"] |= ONE_STEP | {"logger": loggers}  # W&B shall not be told of it
     short["samples"]["enabled"] = False
     for callback in short["trainer"]["callbacks"] or []:
         arguments = callback.get("init_args") or {}

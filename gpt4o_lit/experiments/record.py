@@ -14,10 +14,14 @@ from typing import Any, Literal
 import psutil
 import yaml
 
-from gpt4o_lit.callbacks.manifest import read_manifest, write_manifest
-from gpt4o_lit.callbacks.metrics_log import read_metrics
-from gpt4o_lit.interop.checkpoints import kept_steps
-from gpt4o_lit.run_directory import RunDirectory
+from gpt4o_lit.experiments.run_files import LOADER
+from gpt4o_lit.run_directory import (
+    RunDirectory,
+    kept_steps,
+    read_manifest,
+    read_metrics,
+    write_manifest,
+)
 
 LOG = "run.log"
 """What a run printed, where somebody else than a terminal read it."""
@@ -46,7 +50,7 @@ class Record:
     def config(self) -> dict[str, Any]:
         """config.yaml; empty before the run is set up."""
         path = RunDirectory(self.path).config
-        found = yaml.load(path.read_text("utf-8"), _Loader) if path.is_file() else {}
+        found = yaml.load(path.read_text("utf-8"), LOADER) if path.is_file() else {}
         return found if isinstance(found, dict) else {}
 
     @cached_property
@@ -166,6 +170,3 @@ def records_below(folder: Path) -> Iterator[Record]:
 
 def _seconds(moment: str) -> float:
     return datetime.fromisoformat(moment).astimezone(UTC).timestamp()
-
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

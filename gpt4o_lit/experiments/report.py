@@ -1,11 +1,7 @@
 """A study as a report: what came out, how sure that is, and what should be known of it."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gpt4o_lit.experiments import report_plots
 from gpt4o_lit.experiments.differences import (
@@ -24,59 +20,18 @@ from gpt4o_lit.experiments.document import (
     to_html,
     to_markdown,
 )
-from gpt4o_lit.experiments.results import Run, Study
-from gpt4o_lit.experiments.run_costs import Costs, costs_of, is_rounded_after_validation
-from gpt4o_lit.experiments.statistics import LEVEL, Comparison, compare, holm, spread
+from gpt4o_lit.experiments.findings import Finding, findings, in_short
+from gpt4o_lit.experiments.report_tables import (
+    runs_csv,
+    runs_table,
+    variants_csv,
+    variants_table,
+)
+from gpt4o_lit.experiments.results import Study
+from gpt4o_lit.experiments.run_costs import RunCosts, costs_of, is_rounded_after_validation
+from gpt4o_lit.experiments.statistics import LEVEL
 
 MOST_DIFFERENCES = 12
-MOST_SENTENCES = 12
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A variant against the base, as people read it."""
-
-    comparison: Comparison
-    corrected: float | None
-    """p, corrected for all variants that were tested."""
-    verdict: str
-
-    @property
-    def is_evidence(self) -> bool:
-        """Whether the corrected p is below the level."""
-        return self.corrected is not None and self.corrected < LEVEL
-
-
-def findings(study: Study) -> dict[str, Finding]:
-    """What can be said of each variant but the base; in words too."""
-    base = study.values(study.base)
-    told = {
-        name: compare(study.values(name), base) for name in study.variants if name != study.base
-    }
-    tested = {name: each.p for name, each in told.items() if each.p is not None}
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return {
-        name: Finding(each, corrected.get(name), _verdict(study, each, corrected.get(name)))
-        for name, each in told.items()
-    }
-
-
-def _verdict(study: Study, told: Comparison, corrected: float | None) -> str:
-    if told.difference is None:
-        return f"not compared: no seed in common with {study.base}"
-    less = told.difference < 0
-    word = "better" if less == (study.mode == "min") else "worse"
-    if told.count == 1:
-        return f"{word if told.difference else 'equal'} with the one seed: no interval and no test"
-    if corrected is None:
-        alike = "equal" if told.difference == 0 else f"{word} by the same at every seed"
-        return f"{alike}: seeds show no spread to judge by"
-    if corrected < LEVEL:
-        return f"{word}: evidence at {LEVEL:.0%}"
-    few = ", and so few seeds would show only a very large one" if told.count < 4 else ""
-    alone = told.p is not None and told.p < LEVEL
-    lost = ", once p is corrected" if alone else ""
-    return f"no evidence of a difference{lost}{few}"
 
 
 def write_report(study: Study, directory: Path, command: str) -> str:
@@ -99,15 +54,15 @@ def write_report(study: Study, directory: Path, command: str) -> str:
             (directory / "plots" / f"{each.name}.png").write_bytes(each.png)
     (directory / "report.html").write_text(to_html(title, blocks), encoding="utf-8")
     (directory / "report.md").write_text(to_markdown(title, blocks), encoding="utf-8")
-    (directory / "variants.csv").write_text(_variants_csv(study, found, costs), encoding="utf-8")
-    (directory / "runs.csv").write_text(_runs_csv(study, costs), encoding="utf-8")
+    (directory / "variants.csv").write_text(variants_csv(study, found, costs), encoding="utf-8")
+    (directory / "runs.csv").write_text(runs_csv(study, costs), encoding="utf-8")
     return "\n".join([*(f"! {each}" for each in cautions(study)), *in_short(study, found)])
 
 
 def _blocks(
     study: Study,
     found: Mapping[str, Finding],
-    costs: dict[str, list[tuple[Run, Costs]]],
+    costs: RunCosts,
     pictures: Mapping[str, Sequence[Figure]],
     command: str,
 ) -> list[Block]:
@@ -116,7 +71,7 @@ def _blocks(
     if warnings:
         blocks += [Heading("Before you read on"), Points(warnings, warn=True)]
     blocks += [Heading("What came out"), Points(in_short(study, found))]
-    blocks += [_variants_table(study, found), *pictures["values"]]
+    blocks += [variants_table(study, found), *pictures["values"]]
     blocks += [Heading("How sure is it?"), Points(_assumptions(study, found))]
     blocks += [Heading("As training went on"), *pictures["curves"]]
     if not any(name.endswith("by_tokens") for name in (each.name for each in pictures["curves"])):
@@ -124,7 +79,7 @@ def _blocks(
     blocks += [Heading("Quality against bytes and speed"), *pictures["pareto"]]
     blocks.append(Text(_cost_words(study)))
     blocks += _what_differs(study)
-    blocks += [Heading("All runs"), _runs_table(study, costs), Text(f"Made by: {command}")]
+    blocks += [Heading("All runs"), runs_table(study, costs), Text(f"Made by: {command}")]
     return blocks
 
 
@@ -139,54 +94,6 @@ def _judged_by(study: Study) -> str:
         f"Judged by {study.metric}, {better} is better, {when}. The base is {study.base}; "
         f"{len(study.finished())} of {len(study.runs)} runs count."
     )
-
-
-def in_short(study: Study, found: Mapping[str, Finding]) -> list[str]:
-    """A sentence for each variant; of many, for those alone of which there is evidence."""
-    lines, rest = [], 0
-    for name, each in found.items():
-        if len(found) > MOST_SENTENCES and not each.is_evidence:
-            rest += 1
-            continue
-        told = each.comparison
-        size = "" if told.difference is None else f"{_signed(told.difference)}, "
-        if told.low is not None and told.high is not None:
-            size = f"{size}95% interval {_signed(told.low)} to {_signed(told.high)}, "
-        p = "" if each.corrected is None else f" (corrected p {_p(each.corrected)})"
-        lines.append(f"{name}: {size}{each.verdict}{p}.")
-    if rest:
-        lines.append(f"No evidence of a difference for the other {rest} of {len(found)} variants.")
-    return lines or [f"There is no variant but {study.base}: nothing to compare."]
-
-
-def _variants_table(study: Study, found: Mapping[str, Finding]) -> Table:
-    numbers = ("runs", "mean", "deviation", "range", "difference", "95% interval", "p", "Holm's p")
-    rows = []
-    for name in study.variants:
-        values = list(study.values(name).values())
-        runs = sum(run.variant == name for run in study.runs)
-        row = [name, str(len(values)) if len(values) == runs else f"{len(values)} of {runs}"]
-        if values:
-            told = spread(values)
-            deviation = "" if told.deviation is None else _number(told.deviation)
-            extent = f"{_number(told.smallest)} to {_number(told.largest)}"
-            row += [_number(told.mean), deviation, extent if told.count > 1 else "one seed"]
-        else:
-            row += [""] * 3
-        rows.append([*row, *(_compared(found[name]) if name in found else [""] * 4 + ["the base"])])
-    return Table(["variant", *numbers, "in words"], rows, numbers)
-
-
-def _compared(each: Finding) -> list[str]:
-    told = each.comparison
-    return [
-        "" if told.difference is None else _signed(told.difference),
-        "" if told.low is None or told.high is None
-        else f"{_signed(told.low)} to {_signed(told.high)}",
-        "" if told.p is None else _p(told.p),
-        "" if each.corrected is None else _p(each.corrected),
-        each.verdict,
-    ]  # fmt: skip
 
 
 def _assumptions(study: Study, found: Mapping[str, Finding]) -> list[str]:
@@ -259,92 +166,3 @@ def _what_differs(study: Study) -> list[Block]:
     else:
         blocks.append(Text("Data, code, versions and hardware are the same in all finished runs."))
     return blocks
-
-
-RUN_COLUMNS = ("variant", "seed", "value", "steps", "tokens", "seconds", "flops", "bytes",
-               "training_speed", "writing_speed", "directory", "left_out")  # fmt: skip
-
-
-def _run_rows(
-    study: Study, costs: dict[str, list[tuple[Run, Costs]]]
-) -> list[dict[str, str | int | float | None]]:
-    known = {run.path: cost for group in costs.values() for run, cost in group}
-    rows = []
-    for run in study.runs:
-        row: dict[str, Any] = {"variant": run.variant, "seed": run.seed}
-        if run.left_out is None:
-            row |= {"value": study.value(run), **vars(known[run.path])}
-        rows.append(row | {"directory": str(run.path), "left_out": run.left_out})
-    return rows
-
-
-def _runs_table(study: Study, costs: dict[str, list[tuple[Run, Costs]]]) -> Table:
-    names = {"value": study.metric, "training_speed": "tokens/s, training",
-             "writing_speed": "tokens/s, writing", "left_out": "left out because"}  # fmt: skip
-    rows = _run_rows(study, costs)
-    columns = [name for name in RUN_COLUMNS if any(row.get(name) is not None for row in rows)]
-    cells = [[_cell(name, row.get(name)) for name in columns] for row in rows]
-    texts = ("variant", "directory", "left_out")
-    numbers = [names.get(name, name) for name in columns if name not in texts]
-    shown = [names.get(name, name) for name in columns]
-    return Table(shown, cells, numbers, ["directory", names["left_out"]])
-
-
-def _variants_csv(
-    study: Study, found: Mapping[str, Finding], costs: dict[str, list[tuple[Run, Costs]]]
-) -> str:
-    rows = []
-    for name in study.variants:
-        values = list(study.values(name).values())
-        row: dict[str, Any] = {"variant": name}
-        row["runs"] = sum(run.variant == name for run in study.runs)
-        if values:
-            row |= vars(spread(values))
-        if name in found:
-            each = found[name]
-            told = {**vars(each.comparison), "common_seeds": each.comparison.count}
-            del told["count"]
-            row |= told | {"holm_p": each.corrected, "verdict": each.verdict}
-        for field in report_plots.PARETO:
-            known = [getattr(c, field) for _, c in costs[name] if getattr(c, field) is not None]
-            row[field] = sum(known) / len(known) if known else None
-        rows.append(row)
-    return _csv(rows)
-
-
-def _runs_csv(study: Study, costs: dict[str, list[tuple[Run, Costs]]]) -> str:
-    return _csv(_run_rows(study, costs), RUN_COLUMNS)
-
-
-def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
-    file = io.StringIO()
-    names = columns or list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(file, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
-
-
-def _cell(name: str, value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    if name == "value":
-        return _number(value)
-    if name == "flops":
-        return f"{value:.3g}"
-    if name == "seconds":
-        return f"{value:,.1f}"
-    return f"{value:,.0f}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.4f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
-
-
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "−" if value < 0 else "") + _number(abs(value))
-
-
-def _p(value: float | None) -> str:
-    assert value is not None
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"

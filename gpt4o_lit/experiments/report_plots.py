@@ -15,8 +15,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from gpt4o_lit.experiments.document import Figure
-from gpt4o_lit.experiments.results import Run, Study
-from gpt4o_lit.experiments.run_costs import Costs, is_rounded_after_validation, taken_by
+from gpt4o_lit.experiments.results import Study
+from gpt4o_lit.experiments.run_costs import (
+    PARETO,
+    Costs,
+    RunCosts,
+    is_rounded_after_validation,
+    taken_by,
+)
+from gpt4o_lit.experiments.run_files import Run
 from gpt4o_lit.experiments.statistics import Comparison
 
 # Okabe and Ito (2008), without its yellow, which is hard to see on white.
@@ -31,12 +38,6 @@ AXES = {
     "seconds": "seconds of training",
     "flops": "FLOPs of training",
 }
-PARETO = {
-    "bytes": ("bytes of the weights", True),
-    "training_speed": ("tokens trained on per second", False),
-    "writing_speed": ("tokens written per second, batch 1", False),
-}
-"""A field of Costs, what it is, and whether less of it is better."""
 FORMAT: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None, "Creator": None, "Format": None, "Type": None}},
     "png": {"dpi": 160},
@@ -56,7 +57,7 @@ class Look:
 def draw(
     study: Study,
     comparisons: dict[str, Comparison],
-    costs: dict[str, list[tuple[Run, Costs]]],
+    costs: RunCosts,
 ) -> dict[str, list[Figure]]:
     """All pictures that the runs have figures for: of `values`, `curves` and `pareto`."""
     drawn = looks(study)
@@ -158,9 +159,7 @@ def curves(study: Study, drawn: dict[str, Look], metric: str, axis: str) -> Figu
     return _figure(figure, f"{metric.replace('/', '_')}_by_{axis}", caption + lacks)
 
 
-def pareto(
-    study: Study, drawn: dict[str, Look], costs: dict[str, list[tuple[Run, Costs]]], field: str
-) -> Figure | None:
+def pareto(study: Study, drawn: dict[str, Look], costs: RunCosts, field: str) -> Figure | None:
     """Quality against a field of Costs: means over seeds, their range, and who no other beats."""
     label, less = PARETO[field]
     measured = {name: _cost_and_value(study, costs.get(name, []), field) for name in drawn}

@@ -2,19 +2,23 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 import yaml
 
 from gpt4o_lit.cli import Experiment, read_experiment
-from gpt4o_lit.experiments.changes import Changes, Entry, class_name, edited
+from gpt4o_lit.experiments.changes import Changes, Entry, edited
 from gpt4o_lit.experiments.grid import Grid
+from gpt4o_lit.experiments.run_files import LOADER
+from gpt4o_lit.experiments.settings import flattened
 from gpt4o_lit.parse_errors import HINT
 
 CALLBACKS = "trainer.callbacks"
+NO_PATH = re.compile(r"Expected a path but .* either not accessible or invalid ")
+"""What the parser says of a list before it says what is wrong in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +33,10 @@ class Variant:
     experiment: Experiment
     """Task, data and settings."""
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         """The whole config."""
-        return dict(yaml.safe_load(self.text))
+        return dict(yaml.load(self.text, LOADER))
 
 
 def resolve_grid(grid: Grid) -> list[Variant]:
@@ -71,7 +75,8 @@ class _Resolver:
             experiment.callbacks()
         except (ValueError, OSError) as error:
             place = f"variant {name}" if self.known else "base"
-            words = _with_nearest(str(error), changes if self.known else base, self.known)
+            said = NO_PATH.sub("", str(error))
+            words = _with_nearest(said, changes if self.known else base, self.known)
             raise ValueError(f"{self.grid.name}: {place}: {words}") from error
         text = experiment.dumped()
         return Variant(name=name, changes=changes.told(), text=text, experiment=experiment)
@@ -80,7 +85,7 @@ class _Resolver:
         """Those that there are before any is edited: overlays bring them."""
         if changes.configs not in self._callbacks or CALLBACKS in changes.keys:
             text = read_experiment(flags).dumped()
-            found = yaml.safe_load(text)["trainer"]["callbacks"] or []
+            found = yaml.load(text, LOADER)["trainer"]["callbacks"] or []
             if CALLBACKS in changes.keys:
                 return list(found)
             self._callbacks[changes.configs] = found
@@ -110,31 +115,3 @@ def _require_distinct(grid: Grid, variants: list[Variant]) -> None:
             f"{grid.name}: variants {before} and {variant.name} are the same experiment once all "
             f"keys are resolved; {mend}"
         )
-
-
-def flattened(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and their values; a callback or logger goes by the name of its class."""
-    return dict(_leaves(config, prefix))
-
-
-def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, each in value.items():
-            yield from _leaves(each, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list) and value and all(_is_entry(each) for each in value):
-        for each in value:
-            yield f"{prefix}.{class_name(each)}", "yes"
-            yield from _leaves(each.get("init_args") or {}, f"{prefix}.{class_name(each)}")
-    elif value not in ({}, []) or not prefix:
-        yield prefix, value
-
-
-def _is_entry(value: Any) -> bool:
-    return isinstance(value, dict) and "class_path" in value
-
-
-def difference(ours: Any, theirs: Any) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys in which two configs differ, with both values; None stands for no such key."""
-    a, b = flattened(ours), flattened(theirs)
-    keys = [*a, *(key for key in b if key not in a)]
-    return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}

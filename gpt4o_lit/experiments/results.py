@@ -1,56 +1,31 @@
 """What runs left: a study of variants and seeds, read from an ablation or from plain runs."""
 
-import json
 import math
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from gpt4o_lit.experiments.run_files import (
+    ABLATION,
+    Run,
+    experiment_of,
+    planned_run,
+    read_plan,
+    read_run,
+    run_folders,
+)
 
-from gpt4o_lit.run_directory import RunDirectory, read_metrics
-
-ABLATION = "ablation.json"
 METRIC = "val/loss"
 UNREADABLE = "(unreadable)"
 """The variant of runs whose config cannot be read."""
 LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "ter", "calibration_error")
 MORE_IS_BETTER = ("accuracy", "f1", "sacrebleu", "chrf", "rouge1", "rouge2", "rougeL",
                   "exact_match", "code_match", "matthews")  # fmt: skip
-NOT_THE_EXPERIMENT = ("seed_everything", "name", "run_dir", "ckpt_path", "progress",
-                      "data.init_args.seed")  # fmt: skip
-"""Keys in which runs of one variant may differ, and what is under them."""
-# Pure Python takes 40 ms to read the config of a run.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Mode = Literal["min", "max"]
 At = Literal["last", "best"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One run and what it left."""
-
-    path: Path
-    variant: str
-    seed: int
-    changes: tuple[str, ...] = ()
-    """What an ablation changed, as flags."""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    """Each value by its dotted key; the run's own directory is written RUN."""
-    manifest: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
-    """What metrics.csv has of each: values, with the optimizer steps that were done by then."""
-    left_out: str | None = None
-    """Why no statistics have it; None where they do."""
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps that were done when it last logged; 0 if it never did."""
-        return max((points[-1][0] for points in self.metrics.values()), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,132 +84,28 @@ def read_study(
         FileNotFoundError: a directory has no run in it.
         ValueError: there is no such base or metric, or no run has finished.
     """
-    folders = [folder for given in directories for folder in _folders(given)]
+    folders = [folder for given in directories for folder in run_folders(given)]
     ablations = [folder for folder in folders if (folder / ABLATION).is_file()]
     if ablations and len(folders) > 1:
         raise ValueError(
             f"{ablations[0]} is an ablation (it has {ABLATION}) and a report is about one ablation "
             "or about plain runs; give it alone, or give the directories of runs"
         )
-    told = _read_ablation(ablations[0]) if ablations else {}
+    told = read_plan(ablations[0]) if ablations else {}
     if ablations:
-        runs = [_ablation_run(ablations[0], entry) for entry in told["runs"]]
+        runs = [planned_run(ablations[0], entry) for entry in told["runs"]]
     else:
-        runs = _name_variants([_read_run(folder) for folder in dict.fromkeys(folders)])
+        runs = _name_variants([read_run(folder) for folder in dict.fromkeys(folders)])
     metric = metric or told.get("metric") or METRIC
     for run in runs:
         _require_metric(run, metric)
-    mode = mode or (told.get("mode") if metric == told.get("metric") else None) or _mode_of(metric)
+    mode = mode or (told.get("mode") if metric == told.get("metric") else None) or mode_of(metric)
     study = Study(
         name=str(told.get("name") or Path(directories[0]).resolve().name),
         metric=metric, mode=mode, at=at, runs=runs,
         base=_base(runs, base or told.get("base")),
     )  # fmt: skip
     return _without_what_does_not_count(study)
-
-
-def _folders(given: str) -> Iterator[Path]:
-    """Runs and ablations in a directory, the outermost: a run's own checkpoints have a config."""
-    found = False
-    for path, below, files in os.walk(given):
-        below.sort()
-        if ABLATION in files or "config.yaml" in files:
-            found = True
-            below.clear()
-            yield Path(path)
-    if not found:
-        raise FileNotFoundError(
-            f"{given} is no run directory and has none below: there is no config.yaml and no "
-            f"{ABLATION}; give what `gpt4o-lit fit` or `gpt4o-lit ablate` wrote"
-        )
-
-
-def _read_ablation(folder: Path) -> dict[str, Any]:
-    path = folder / ABLATION
-    try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for run in told["runs"]:
-            run["variant"], int(run["seed"]), run["directory"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}: {error}); each of its runs needs variant, "
-            "seed and directory"
-        ) from error
-    if not told["runs"]:
-        raise ValueError(f"{path} has no runs; start them with `gpt4o-lit ablate`")
-    return told
-
-
-def _ablation_run(folder: Path, entry: Mapping[str, Any]) -> Run:
-    path = folder / entry["directory"]
-    names = {"variant": entry["variant"], "seed": int(entry["seed"])}
-    changes = tuple(entry.get("changes", ()))
-    if not RunDirectory(path).config.is_file():
-        return Run(path=path, changes=changes, left_out="it has not started", **names)
-    return replace(_read_run(path), changes=changes, **names)
-
-
-def _read_run(path: Path) -> Run:
-    try:
-        values = yaml.load(RunDirectory(path).config.read_text(encoding="utf-8"), LOADER)
-        manifest = path / "manifest.json"
-        made = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-        metrics = _by_metric(read_metrics(path / "metrics.csv"))
-    except (ValueError, yaml.YAMLError) as error:
-        return Run(path=path, variant="", seed=0, left_out=f"it is damaged: {error}")
-    home = str((values or {}).get("trainer", {}).get("default_root_dir") or path)
-    config = dict(_flat(values, home))
-    seed = made.get("seed", config.get("seed_everything", 0))
-    read = Run(path=path, variant="", seed=int(seed), config=config, manifest=made, metrics=metrics)
-    return replace(read, left_out=_unfinished(read))
-
-
-def _flat(value: Any, home: str, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of a config by its dotted key."""
-    children: Any = ()
-    if isinstance(value, dict):
-        children = value.items()
-    elif isinstance(value, list) and any(isinstance(each, dict | list) for each in value):
-        children = enumerate(value)
-    if children:
-        for name, child in children:
-            yield from _flat(child, home, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, str) and (value == home or value.startswith(f"{home}/")):
-        yield key, f"RUN{value.removeprefix(home)}"
-    else:
-        yield key, value
-
-
-def _by_metric(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    found: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name not in ("step", "epoch"):
-                found.setdefault(name, []).append((row["step"] + 1, value))
-    return found
-
-
-def _unfinished(run: Run) -> str | None:
-    made = run.manifest
-    if "error" in made:
-        return f"it failed: {made['error']}"
-    if not run.metrics:
-        return "it has logged nothing"
-    ended = made.get("steps", 0) if "ended" in made else 0
-    goes_on = "process" in made or "stopped" in made
-    if goes_on or run.steps > ended:  # also where it had ended, and was then told to go on
-        return f"it has not finished: its log ends at step {run.steps:,}"
-    return None
-
-
-def experiment_of(run: Run) -> dict[str, Any]:
-    """The config without seeds, names and places: what runs of one variant share."""
-    hidden = tuple(f"{key}." for key in NOT_THE_EXPERIMENT)
-    return {
-        key: value
-        for key, value in run.config.items()
-        if key not in NOT_THE_EXPERIMENT and not key.startswith(hidden)
-    }
 
 
 def _name_variants(runs: list[Run]) -> list[Run]:
@@ -282,7 +153,12 @@ def _base(runs: Sequence[Run], given: str | None) -> str:
     raise ValueError(f"--base: there is no variant '{given}'; {mend}")
 
 
-def _mode_of(metric: str) -> Mode:
+def mode_of(metric: str) -> Mode:
+    """Whether less or more of a metric is better, by its name.
+
+    Raises:
+        ValueError: its name does not tell.
+    """
     last = metric.rsplit("/", 1)[-1]
     for names, mode in ((LESS_IS_BETTER, "min"), (MORE_IS_BETTER, "max")):
         if any(last == name or last.endswith(f"_{name}") for name in names):

@@ -1,16 +1,14 @@
 """What a run took, and what its network takes: tokens, seconds, FLOPs, bytes, speed."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import numpy as np
 
-from gpt4o_lit.experiments.results import Run
+from gpt4o_lit.experiments.run_files import Run
+from gpt4o_lit.run_directory import PACKED, deployment_of
 
-PACKED = "compressed"
 POST_TRAINING = "gpt4o_lit.callbacks.PostTrainingQuantization"
 
 
@@ -31,18 +29,28 @@ class Costs:
     """Tokens written per second at batch 1, as the model card or the ledger measured it."""
 
 
+RunCosts = Mapping[str, Sequence[tuple[Run, Costs]]]
+"""Finished runs with what they took, by variant."""
+PARETO = {
+    "bytes": ("bytes of the weights", True),
+    "training_speed": ("tokens trained on per second", False),
+    "writing_speed": ("tokens written per second, batch 1", False),
+}
+"""A field of Costs, what it is, and whether less of it is better."""
+
+
 def costs_of(run: Run) -> Costs:
     """What the files of a run say."""
     speeds = [speed for _, speed in run.metrics.get("perf/tokens_per_second", ())]
-    size, writing = _deployed(run)
+    left = deployment_of(run.path, run.manifest)
     return Costs(
         steps=run.steps,
         tokens=_whole(run, "tokens"),
         seconds=_whole(run, "seconds"),
         flops=_whole(run, "flops"),
-        bytes=size,
+        bytes=left.bytes,
         training_speed=median(speeds) if speeds else None,
-        writing_speed=writing,
+        writing_speed=left.writing_speed,
     )
 
 
@@ -69,26 +77,3 @@ def is_rounded_after_validation(run: Run) -> bool:
     """Whether the weights in RUN/compressed are not those that the run's validations measured."""
     rounds = any(value == POST_TRAINING for value in run.config.values())
     return rounds and (run.path / PACKED).is_dir()
-
-
-def _deployed(run: Run) -> tuple[float | None, float | None]:
-    """Bytes of the weights and tokens written per second."""
-    if (run.path / PACKED).is_dir():
-        told = _ledger_entry(run)
-        if told is not None:
-            return told["bytes_on_disk"], told["decode"].get("1")
-        weights = run.path / PACKED / "model.safetensors"
-        return (weights.stat().st_size if weights.is_file() else None), None
-    measured = run.manifest.get("deployment", {})
-    counted = run.manifest.get("parameters")
-    size = None if counted is None else counted * run.manifest["bytes_per_parameter"]
-    return measured.get("weight_bytes", size), measured.get("decode_tokens_per_second")
-
-
-def _ledger_entry(run: Run) -> dict[str, Any] | None:
-    """What EfficiencyReport measured of RUN/compressed."""
-    path = run.path / "efficiency" / "ledger.json"
-    if not path.is_file():
-        return None
-    entries = json.loads(path.read_text(encoding="utf-8"))["entries"]
-    return next((entry for entry in entries if entry["run"].endswith(f"/{PACKED}")), None)

@@ -3,7 +3,7 @@
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from gpt4o_lit.experiments.ablation import CONFIG, Run
 from gpt4o_lit.experiments.launch import Forked, Machine
 from gpt4o_lit.experiments.resolve import resolve_grid
 from gpt4o_lit.experiments.schedule import PAUSE, outcome_of, stop_all, terminated_by_interrupt
+from gpt4o_lit.experiments.settings import difference
 from gpt4o_lit.experiments.sweep_file import Range, Sweep
 
-JOURNAL = "optuna.log"
+JOURNAL, QUESTION = "optuna.log", "sweep.json"
 LOOK = 0.5
 """Seconds from one look at a run's metrics to the next."""
 
@@ -164,6 +165,30 @@ def open_study(sweep: Sweep, directory: Path) -> Any:
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     study.sampler = samplers[sweep.sampler](seed=seed)
     return study
+
+
+def require_same_question(sweep: Sweep, directory: Path, config: Mapping[str, Any]) -> None:
+    """See that trials which were made before are of the experiment and the metric as they are now.
+
+    Args:
+        config: The whole config at the first point; keys of the search may change.
+
+    Raises:
+        ValueError: they are not.
+    """
+    asked = {"metric": sweep.metric, "mode": sweep.mode, "config": config}
+    file = directory / QUESTION
+    if not file.is_file():
+        file.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+        return
+    was = json.loads(file.read_text(encoding="utf-8"))
+    searched = tuple(f"config.{place}{key}" for key in sweep.search for place in ("", "trainer."))
+    for key, (before, now) in difference(was, json.loads(json.dumps(asked))).items():
+        if not key.startswith(searched):
+            raise ValueError(
+                f"{directory} has trials with {key.removeprefix('config.')} {before}, which is "
+                f"{now} now; remove it, or choose another --dir"
+            )
 
 
 def first_point(sweep: Sweep) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
-
-import yaml
+from typing import Any, Literal
 
 from gpt4o_lit.experiments.changes import Changes, read_changes, require_word
-from gpt4o_lit.experiments.grid import Grid, OnceLoader, require_name
+from gpt4o_lit.experiments.grid import Grid, read_file, read_mode, require_name
 
 KEYS = ("name", "base", "flags", "metric", "mode", "trials", "sampler", "asha", "seed", "search")
 SAMPLERS = ("tpe", "random")
@@ -72,12 +70,7 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         ValueError: it is none; the message names the place and the mend.
     """
-    try:
-        return _read(yaml.load(path.read_text(encoding="utf-8"), Loader=OnceLoader), path.stem)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return read_file(path, _read)
 
 
 def _read(values: Any, stem: str) -> Sweep:
@@ -88,25 +81,23 @@ def _read(values: Any, stem: str) -> Sweep:
     for key in ("base", "search"):
         if not values.get(key):
             raise ValueError(f"{key} is missing; write it as docs/ablations.md shows")
-    mode, name = values.get("mode", "min"), str(values.get("name", stem))
-    if mode not in ("min", "max"):
-        raise ValueError(f"mode ({mode}) must be min or max")
-    sampler, trials = str(values.get("sampler", "tpe")), values.get("trials", 20)
+    name, sampler = str(values.get("name", stem)), str(values.get("sampler", "tpe"))
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler ({sampler}) must be {' or '.join(SAMPLERS)}")
-    if not isinstance(trials, int) or trials < 1:
-        raise ValueError(f"trials ({trials!r}) must be a whole number of at least 1")
+    search = values["search"]
+    if not isinstance(search, Mapping):
+        raise ValueError(f"search ({search!r}) must map keys to ranges or lists of choices")
     require_name(name)
     return Sweep(
         name=name,
         base=read_changes({"config": values["base"]}).with_(read_changes(values.get("flags"))),
         metric=str(values.get("metric", "val/loss")),
-        mode=cast(Literal["min", "max"], mode),
-        trials=trials,
+        mode=read_mode(values.get("mode", "min")),
+        trials=_whole("trials", values.get("trials", 20), least=1),
         sampler=sampler,
-        seed=int(values.get("seed", 0)),
+        seed=_whole("seed", values.get("seed", 0), least=0),
         asha=_read_asha(values.get("asha")),
-        search={str(key): _read_space(str(key), each) for key, each in values["search"].items()},
+        search={str(key): _read_space(str(key), each) for key, each in search.items()},
     )
 
 
@@ -117,10 +108,10 @@ def _read_asha(given: Any) -> Asha | None:
         raise ValueError(f"asha ({given!r}) needs its first steps; write asha: {{first: 50}}")
     for word in given:
         require_word(f"asha.{word}", str(word), ASHA, "sweep")
-    asha = Asha(first=int(given["first"]), factor=int(given.get("factor", 3)))
-    if asha.first < 1 or asha.factor < 2:
-        raise ValueError(f"asha ({dict(given)}): first must be at least 1, factor at least 2")
-    return asha
+    return Asha(
+        first=_whole("asha.first", given["first"], least=1),
+        factor=_whole("asha.factor", given.get("factor", 3), least=2),
+    )
 
 
 def _read_space(key: str, given: Any) -> Range | list[Any]:
@@ -138,6 +129,12 @@ def _read_space(key: str, given: Any) -> Range | list[Any]:
             f"{key} ({dict(given)}): low must be below high, and with log above 0 and without step"
         )
     return found
+
+
+def _whole(key: str, given: Any, least: int) -> int:
+    if not isinstance(given, int) or isinstance(given, bool) or given < least:
+        raise ValueError(f"{key} ({given!r}) must be a whole number of at least {least}")
+    return given
 
 
 def _number(key: str, given: Any) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpt4o_lit.interop.checkpoint_file import load_file, part_of, require_file_intact
 from gpt4o_lit.interop.checkpoint_folder import load_folder, require_folder_intact
+from gpt4o_lit.run_directory import kept_steps
 
 NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -53,12 +54,6 @@ def give_name(file: Path, name: Path) -> None:
 def step_file(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step lies."""
     return folder / f"step_{step}.ckpt"
-
-
-def kept_steps(folder: Path) -> dict[int, Path]:
-    """The checkpoints by step that are kept, the newest first."""
-    found = {file.stem.removeprefix("step_"): file for file in folder.glob("step_*.ckpt")}
-    return {int(step): found[step] for step in sorted(filter(str.isdigit, found), key=int)[::-1]}
 
 
 def newest_before(last: Path) -> tuple[Path, list[Path]]:

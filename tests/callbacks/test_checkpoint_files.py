@@ -15,12 +15,12 @@ from gpt4o_lit.callbacks.checkpoint_files import CheckpointFiles, Keeping, copie
 from gpt4o_lit.interop.checkpoint_file import seal, write_file
 from gpt4o_lit.interop.checkpoints import (
     give_name,
-    kept_steps,
     load_checkpoint,
     newest_before,
     require_intact,
     step_file,
 )
+from gpt4o_lit.run_directory import kept_steps
 
 OLD, NEW = ({"step": step, "weights": torch.arange(40.0) + step} for step in (1, 2))
 

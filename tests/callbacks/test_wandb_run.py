@@ -14,6 +14,7 @@ from gpt4o_lit.__main__ import main
 from tests.end_to_end.conftest import write_config
 
 BLOCK, HEAD = 32768, 7
+PICTURES = ("explain/attention_decoder_layer_1", "explain/rollout_decoder", "sparsity/density")
 
 
 def records(file: Path) -> Iterator[Any]:
@@ -51,8 +52,9 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_is_one_of_theirs_with_curves_samples_and_what_is_left(config: Path) -> None:
-    flags = ("--config", "with/wandb", "--config", "with/tensorboard", "--model_card.measure=false")
-    given = ("--config", str(config), "--run_dir", "parent", *flags)
+    overlays = ("wandb", "explain", "prune_magnitude", "sparsity_map")
+    flags = [word for name in overlays for word in ("--config", f"with/{name}")]
+    given = ("--config", str(config), "--run_dir", "parent", *flags, "--model_card.measure=false")
     assert main(["fit", *given, "--trainer.max_steps=3"]) == 0
     assert main(["fit", "--resume", "parent", "--trainer.max_steps=6"]) == 0
     run = Path("parent")
@@ -69,9 +71,20 @@ def test_a_run_is_one_of_theirs_with_curves_samples_and_what_is_left(config: Pat
         {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
         for record in found if record.HasField("history")
     ]  # fmt: skip
-    losses = [row["val/loss"] for row in rows if "val/loss" in row]
+    losses = [row["perf/tokens"] for row in rows if "val/loss" in row]  # curves by tokens
     assert len(losses) == 2  # after 3 steps and after 6
     assert any(key.startswith("samples/") for row in rows for key in row)
+    for name in PICTURES:
+        files = [f for row in rows for f in json.loads(row.get(f"{name}/filenames", "[]"))]
+        assert len(files) == 2, name  # after 3 steps and after 6
+        assert all(list(run.glob(f"wandb/*/files/{file}")) for file in files)
+    zeros = [row["sparsity/decoder.blocks.0.attention.output"] for row in rows
+             if "sparsity/decoder.blocks.0.attention.output" in row]  # fmt: skip
+    assert len(zeros) == 2
+    sizes = [u.value_json for r in found if r.HasField("summary") for u in r.summary.update
+             if "deployed/bytes" in ("/".join(u.nested_key), u.key)]  # fmt: skip
+    packed = (run / "compressed" / "model.safetensors").stat().st_size
+    assert int(sizes[-1]) == packed
     artifacts = {r.artifact.name for r in found if r.HasField("artifact")}
     assert f"model-{id}" in artifacts
 

@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Profile": {"skip_batches": 0, "warmup_batches": 0, "active_batches": 1},
     "QuantizationAwareTraining": {},
     "SparseGPTPruning": {"sparsity": 0.5, "num_batches": 1},
+    "SparsityMap": {},
     "Stability": {},
     "StructuredPruning": {"cut": {"channels": 0.5}, "num_batches": 1},
     "WandaPruning": {"sparsity": 0.5, "num_batches": 1},
@@ -36,6 +37,7 @@ def test_all_are_listed_with_their_parameters(capsys: pytest.CaptureFixture[str]
     for name in ours_by_name():
         assert told.count(f"  {name} ") == 1, name
     assert "rank=8, alpha=16.0, dropout=0.0" in told
+    assert "prompts=None, max_new_tokens=64" in told  # of one that each run has
     (lora,) = (block for block in told.split("\n  ") if block.startswith("LoRA"))
     assert "not with" not in lora  # which stands on a line of its own
     assert "not with MagnitudePruning, MovementPruning, QuantizationAwareTraining, " in told

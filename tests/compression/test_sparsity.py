@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from gpt4o_lit.compression import Masks, SparsitySchedule, magnitude_masks
+from gpt4o_lit.compression.sparsity import sparsity_of
 
 
 def test_a_schedule_at_its_corners() -> None:
@@ -110,3 +111,8 @@ def test_masks_come_back_from_a_checkpoint_at_a_bit_per_weight(tmp_path) -> None
         assert torch.equal(again.kept[name], mask)
     with pytest.raises(ValueError, match="differ in b"):
         Masks({"a": weights["a"]}).load_state_dict(state)
+
+
+def test_the_sparsity_of_a_matrix_is_its_share_of_zeros() -> None:
+    assert sparsity_of(torch.tensor([[0.0, 1.0], [-2.0, 0.0], [0.0, 0.5]])) == 0.5
+    assert sparsity_of(torch.ones(3, 2)) == 0

@@ -24,7 +24,8 @@ import torch
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.metrics_log import read_metrics
-from gpt4o_lit.interop.checkpoints import give_name, kept_steps, step_file
+from gpt4o_lit.interop.checkpoints import give_name, step_file
+from gpt4o_lit.run_directory import kept_steps
 
 LONGEST = 60.0
 """Seconds after which a run hangs."""

@@ -13,7 +13,8 @@ import pytest
 
 from gpt4o_lit.__main__ import main
 from gpt4o_lit.callbacks.metrics_log import read_metrics
-from gpt4o_lit.interop.checkpoints import give_name, kept_steps, step_file
+from gpt4o_lit.interop.checkpoints import give_name, step_file
+from gpt4o_lit.run_directory import kept_steps
 from tests.callbacks.test_checkpoint_files import files_end_at
 from tests.end_to_end.conftest import load, weights
 from tests.end_to_end.survival import (

@@ -3,10 +3,17 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from gpt4o_lit.experiments.ablation import Run, locked
+from gpt4o_lit.callbacks.manifest import this_process
+from gpt4o_lit.experiments.ablation import Ablation, Run, locked
+from gpt4o_lit.experiments.grid import read_grid
+from gpt4o_lit.experiments.probe import one_step
+from gpt4o_lit.experiments.resolve import Variant
+from gpt4o_lit.run_directory import write_manifest
 
 
 def test_a_directory_is_held_until_the_last_fork_has_ended(tmp_path: Path) -> None:
@@ -46,3 +53,23 @@ def test_a_run_that_saved_goes_on_and_another_begins_anew(tmp_path: Path) -> Non
     (run.path / "checkpoints").mkdir()
     (run.path / "checkpoints" / "last.ckpt").touch()
     assert run.arguments() == ["fit", "--resume", str(run.path)]
+
+
+def test_a_run_that_a_job_is_at_is_left_to_it(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"base": "quickstart", "variants": {"a": {"x": 1}}}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    variant = Variant(name="a", changes=[], text="x: 1", experiment=None)  # type: ignore[arg-type]
+    ablation = Ablation(grid=read_grid(file), directory=tmp_path, variants=[variant])
+    ablation.require_idle()
+    write_manifest(tmp_path / "a" / "seed_0", {"process": this_process()})
+    with pytest.raises(ValueError, match=r"a/seed_0 is run by process \d+ on .*; wait for it"):
+        ablation.require_idle()
+
+
+def test_a_step_to_look_at_metrics_is_told_to_no_logger_but_our_own() -> None:
+    entries = [{"class_path": f"gpt4o_lit.callbacks.{name}"} for name in ("MetricsLog", "WandbRun")]
+    trainer = {"logger": entries, "callbacks": None, "max_steps": 9}
+    short = one_step({"trainer": trainer, "samples": {}})
+    assert short["trainer"]["logger"] == entries[:1]
+    assert short["trainer"]["limit_train_batches"] == 1

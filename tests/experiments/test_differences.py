@@ -66,7 +66,7 @@ def test_what_is_left_out_and_what_diverged_is_named(tmp_path: Path) -> None:
     write_run(tmp_path / "b", (2.0, float("nan")), seed=1)
     write_run(tmp_path / "c", seed=2, ended=False)
     words = said(tmp_path)
-    assert "2 of 3 runs are left out of all statistics: tiny seed 1, tiny seed 2" in words
+    assert "Left out of all statistics: tiny seed 1, tiny seed 2 (of 3 runs)" in words
     assert "tiny seed 1 diverged: what is left of such a variant looks better" in words
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpt4o_lit.__main__ import main
-from gpt4o_lit.experiments.report import Finding, findings, in_short
+from gpt4o_lit.experiments.findings import Finding, findings, in_short
 from gpt4o_lit.experiments.report_plots import COLORS, frontier, looks
 from gpt4o_lit.experiments.results import read_study
 from gpt4o_lit.experiments.statistics import compare, holm
@@ -144,7 +144,7 @@ def test_what_is_left_out_is_in_the_page_and_in_no_figure(rates: Path) -> None:
     manifest.write_text(json.dumps(told))
     out = report(rates)
     text = (out / "report.html").read_text(encoding="utf-8")
-    assert "1 of 9 runs are left out of all statistics: better seed 2." in text
+    assert "Left out of all statistics: better seed 2 (of 9 runs)." in text
     assert "it has not finished: its log ends at step 20" in text
     assert variants(out)["better"]["count"] == "2"
 

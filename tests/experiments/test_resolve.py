@@ -6,7 +6,8 @@ import pytest
 
 from gpt4o_lit.experiments.changes import read_changes
 from gpt4o_lit.experiments.grid import Grid
-from gpt4o_lit.experiments.resolve import difference, resolve_grid
+from gpt4o_lit.experiments.resolve import resolve_grid
+from gpt4o_lit.experiments.settings import difference
 
 DECODER = "model.init_args.transformer.decoder"
 
@@ -50,6 +51,10 @@ def test_a_variant_differs_in_what_it_says_and_in_nothing_else() -> None:
         ({"modell.init_args.compile": True}, "did you mean 'model.init_args.compile'?"),
         ({f"{DECODER}.norm.placement": "pots"}, "variant a: .*did you mean 'post'?"),
         ({"callbacks": {"add": "WandaPrunin"}}, "variant a: .*did you mean .*WandaPruning'?"),
+        (
+            {"callbacks": {"add": {"class_path": "Stability", "init_args": {"on_nonfinit": 1}}}},
+            r"variant a: trainer.callbacks: (?!Expected).*did you mean 'on_nonfinite'\?",
+        ),
         ({f"{DECODER}.norm.placement": "pre"}, "variants base and a are the same experiment"),
     ],
 )

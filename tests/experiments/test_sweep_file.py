@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gpt4o_lit.experiments.sweep import first_point
+from gpt4o_lit.experiments.sweep import first_point, require_same_question
 from gpt4o_lit.experiments.sweep_file import Asha, Range, Sweep, read_sweep
 
 SEARCH = {"a.lr": {"low": "1e-4", "high": 0.1, "log": True}, "a.kind": ["x", None]}
@@ -41,7 +41,13 @@ def test_a_sweep_has_ranges_choices_and_an_early_end(tmp_path: Path) -> None:
         ({"sampler": "grid"}, "must be tpe or random"),
         ({"trials": 0}, "whole number of at least 1"),
         ({"asha": {"factor": 3}}, "needs its first steps"),
-        ({"asha": {"first": 5, "factor": 1}}, "factor at least 2"),
+        (
+            {"asha": {"first": 5, "factor": 1}},
+            "asha.factor .1. must be a whole number",
+        ),
+        ({"trials": True}, "whole number of at least 1"),
+        ({"search": [1]}, "must map keys to ranges"),
+        ({"seed": "x"}, "seed .'x'. must be a whole number"),
         ({"search": {"a": 3}}, "must be a list of choices or {low"),
         ({"search": {"a": {"low": 1, "hgih": 2}}}, "must be a list of choices or {low"),
         ({"search": {"a": {"low": 1, "high": 2, "logg": True}}}, "did you mean 'log'"),
@@ -56,3 +62,22 @@ def test_what_is_no_sweep_file_is_one_line(
     with pytest.raises(ValueError, match=message) as raised:
         sweep(tmp_path, **values)
     assert "\n" not in str(raised.value)
+
+
+def test_trials_of_another_question_are_not_mixed_with_these(tmp_path: Path) -> None:
+    search = {"a.lr": {"low": 1, "high": 2}, "callbacks.Foo.x": [1, 2]}
+    asked = sweep(tmp_path, search=search)
+    config = {"a": {"lr": 1}, "trainer": {"max_steps": 5, "callbacks": [_foo(1)]}}
+    require_same_question(asked, tmp_path, config)
+    searched = {"a": {"lr": 0.5}, "trainer": {"max_steps": 5, "callbacks": [_foo(3)]}}
+    require_same_question(asked, tmp_path, searched)  # ranges may become wider
+    longer = {"a": {"lr": 1}, "trainer": {"max_steps": 9, "callbacks": [_foo(1)]}}
+    with pytest.raises(ValueError, match=r"has trials with trainer.max_steps 5, which is 9 now"):
+        require_same_question(asked, tmp_path, longer)
+    other = sweep(tmp_path, search=search, metric="val/accuracy")
+    with pytest.raises(ValueError, match=r"has trials with metric val/loss, which is val/acc"):
+        require_same_question(other, tmp_path, config)
+
+
+def _foo(x: int) -> dict[str, Any]:
+    return {"class_path": "lab.Foo", "init_args": {"x": x}}
