@@ -80,7 +80,7 @@ def _read(values: Any, stem: str) -> Sweep:
         require_word(str(key), str(key), KEYS, "sweep")
     for key in ("base", "search"):
         if not values.get(key):
-            raise ValueError(f"{key} is missing; write it as docs/ablations.md shows")
+            raise ValueError(f"{key} is missing; write it as docs/sweeps.md shows")
     name, sampler = str(values.get("name", stem)), str(values.get("sampler", "tpe"))
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler ({sampler}) must be {' or '.join(SAMPLERS)}")
