@@ -75,7 +75,7 @@ def read_sweep(path: Path) -> Sweep:
 
 def _read(values: Any, stem: str) -> Sweep:
     if not isinstance(values, Mapping):
-        raise ValueError("a sweep file is a mapping; docs/ablations.md shows one")
+        raise ValueError("a sweep file is a mapping; docs/sweeps.md shows one")
     for key in values:
         require_word(str(key), str(key), KEYS, "sweep")
     for key in ("base", "search"):
