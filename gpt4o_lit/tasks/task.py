@@ -1,6 +1,7 @@
 """The base of every task: one Transformer, its optimizer, and a loss weighted by tokens."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,7 @@ from gpt4o_lit.tasks.gradients import scale_and_clip_
 NO_STACKS = TransformerConfig()
 
 
-class Task(LightningModule):
+class Task(LightningModule, ABC):
     """Holds the network at `transformer`, built in `configure_model` when the vocabulary is known.
 
     A subclass gives `training_step` through `weighted_loss`: the *sum* of the losses of its targets
@@ -230,9 +231,9 @@ class Task(LightningModule):
         """A constant near the targets of a micro-batch; it keeps low precision in range."""
         return float(self.datamodule.tokens_per_batch)
 
+    @abstractmethod
     def work(self, batch: Any) -> tuple[int, float]:
         """Tokens of a training batch, padding left out, and the FLOPs of training on them."""
-        raise NotImplementedError(f"{type(self).__name__} must tell its work for Throughput")
 
     def configure_gradient_clipping(
         self,

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,7 @@ from tests.end_to_end.test_fit import (
 )
 from tests.end_to_end.test_fsdp2 import ALONE, HALF, TWENTY
 
-pytestmark = [
-    pytest.mark.slow,  # each start takes DeepSpeed ten seconds
-    pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed"),
-]
+pytestmark = pytest.mark.slow  # each start takes DeepSpeed ten seconds
 STAGES = ("deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload")
 
 

@@ -34,12 +34,16 @@ def validated(run: Path) -> list[int]:
 
 
 def test_a_launch_that_loses_a_rank_equals_one_that_never_did(home: Path, config: Path) -> None:
-    campaign(home, config, 1, seed=2, flags=SHORT)
+    counts = campaign(home, config, 1, seed=2, flags=SHORT)
+    assert counts["kills"] >= 1
+    assert counts["runs"] >= 1
 
 
 @pytest.mark.slow
 def test_a_launch_that_loses_20_ranks_equals_one_that_never_did(home: Path, config: Path) -> None:
-    campaign(home, config, 20, seed=3)
+    counts = campaign(home, config, 20, seed=3)
+    assert counts["kills"] >= 20
+    assert counts["went on"] >= 1  # some behind a checkpoint
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ docs/strategies.md has the same as a table; tests/strategies/test_table.py holds
 """
 
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -105,8 +104,6 @@ def given(feature: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("strategy", ["fsdp2", "tensor_parallel", "deepspeed_zero3"])
 @pytest.mark.parametrize("feature", ["StructuredPruning"])
 def test_a_network_that_was_cut_goes_on(strategy: str, alone: Path) -> None:
-    if strategy in ZERO and find_spec("deepspeed") is None:
-        pytest.skip("deepspeed is not installed")
     on = ("--trainer.callbacks", "null", "--trainer.max_steps", "26")
     whole, run = Path("goes_on"), Path(f"goes_on_{strategy}")
     shutil.copytree(alone, run)
@@ -126,8 +123,6 @@ def test_a_network_that_was_cut_goes_on(strategy: str, alone: Path) -> None:
     [(feature, strategy) for feature, tried in CELLS.items() for strategy in tried],
 )
 def test_losses_are_those_of_one_process(feature: str, strategy: str, alone: Path) -> None:
-    if strategy in ZERO and find_spec("deepspeed") is None:
-        pytest.skip("deepspeed is not installed")
     half = () if strategy == "tensor_parallel" else ("--data.init_args.batch_size", "2")
     run = Path(strategy.replace(" ", "_"))
     shared = ("--config", "tiny.yaml", "--run_dir", str(run), *given(feature))

@@ -33,24 +33,32 @@ from tests.end_to_end.test_fit import assert_equal, fit
 
 def test_a_run_that_is_killed_equals_one_that_never_was(home: Path, config: Path) -> None:
     flags = (*FLAGS, "--trainer.max_steps", "14", "--samples.enabled", "false")
-    campaign(home, config, 2, seed=0, flags=flags)
+    counts = campaign(home, config, 2, seed=0, flags=flags)
+    assert counts["save"] + counts["step"] >= 2
+    assert counts["runs"] >= 1
 
 
 @pytest.mark.slow
 def test_runs_that_are_killed_200_times_equal_one_that_never_was(home: Path, config: Path) -> None:
-    campaign(home, config, 200, seed=1)
+    counts = campaign(home, config, 200, seed=1)
+    assert counts["save"] + counts["step"] >= 200
+    assert counts["save"] >= 200 // 3
 
 
 @pytest.mark.slow
 def test_50_full_disks_cost_no_more_than_the_steps_since_the_last_save(
     home: Path, config: Path
 ) -> None:
-    full_disks(home, config, 50, seed=1)
+    counts = full_disks(home, config, 50, seed=1)
+    assert counts["failed"] >= 50
+    assert counts["saved steps"] > 0
 
 
 @pytest.mark.slow
 def test_50_damaged_checkpoints_are_refused_and_gone_back_behind(home: Path, config: Path) -> None:
-    damages(home, config, 50, seed=1)
+    counts = damages(home, config, 50, seed=1)
+    assert sum(counts.values()) == 50
+    assert min(counts.values()) > 0  # bits were flipped, and files cut off
 
 
 @pytest.mark.parametrize(

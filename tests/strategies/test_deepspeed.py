@@ -15,13 +15,11 @@ def test_without_the_package_one_is_told_what_to_install(monkeypatch: pytest.Mon
 
 
 def test_numbers_are_sent_and_waited_for() -> None:
-    pytest.importorskip("deepspeed")
     with pytest.raises(ValueError, match=r"bucket_size \(0\) must be at least 1; leave it out"):
         DeepSpeed(bucket_size=0)
     assert DeepSpeed(timeout=timedelta(seconds=5))._timeout == timedelta(seconds=5)
 
 
 def test_parts_of_weights_are_only_moved_where_weights_lie_in_parts() -> None:
-    pytest.importorskip("deepspeed")
     with pytest.raises(ValueError, match="offload_parameters needs stage 3"):
         DeepSpeed(stage=2, offload_parameters=True)

@@ -12,6 +12,7 @@ from gpt4o_lit.strategies.needs import (
     WHOLE_WEIGHTS,
     Need,
     require_no_needs,
+    unmet,
 )
 
 
@@ -37,5 +38,8 @@ def test_who_needs_what_is_lacking_is_refused_by_name(need: Need, part: object, 
 
 def test_others_and_what_is_off_are_not() -> None:
     lacks = [WHOLE_WEIGHTS, A_COPY, GRADIENTS, WHOLE_VOCABULARY]
-    require_no_needs("FSDP2", lacks, [Samples(), AdamW(), MagnitudePruning(enabled=False)])
-    require_no_needs("FSDP2", [GRADIENTS], [MagnitudePruning()])
+    assert unmet(Samples(), lacks) is unmet(AdamW(), lacks) is None
+    assert unmet(MagnitudePruning(), [GRADIENTS]) is None
+    off = MagnitudePruning(enabled=False)
+    assert unmet(off, lacks) is WHOLE_WEIGHTS
+    require_no_needs("FSDP2", lacks, [Samples(), AdamW(), off])  # raises nothing

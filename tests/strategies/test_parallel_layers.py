@@ -125,6 +125,7 @@ def compare(rank: int, size: int, folder: str) -> None:
             else:
                 distributed.all_reduce(grad)
             torch.testing.assert_close(grad, expected, atol=2e-5, rtol=1e-4, msg=f"{name}: {key}")
+    Path(folder, f"equal_{rank}").write_text("\n".join(CASES), encoding="utf-8")
     distributed.destroy_process_group()
 
 
@@ -133,3 +134,5 @@ def test_shared_networks_learn_what_whole_ones_do(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.multiprocessing.spawn(compare, (2, str(tmp_path)), nprocs=2)
+    equal = [path.read_text(encoding="utf-8").split("\n") for path in tmp_path.glob("equal_*")]
+    assert equal == [list(CASES)] * 2

@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.utilities import rank_zero_only
 
 from gpt4o_lit.callbacks import Distillation, LoRA, MagnitudePruning, QuantizationAwareTraining
 from gpt4o_lit.model import AttentionConfig, StackConfig, TransformerConfig
@@ -16,6 +17,12 @@ from gpt4o_lit.tasks import PreferenceTuning, Pretraining
 from gpt4o_lit.tokenizer import Bytes, TrainSentencePiece
 
 STACK = StackConfig(num_layers=1, dim=16, attention=AttentionConfig(num_heads=4))
+
+
+@pytest.fixture(autouse=True)
+def _rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment tells its rank to all of the process, where other tests come next."""
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
 
 
 def strategy_of(
