@@ -13,6 +13,7 @@ from gpt4o_lit.experiments.sweep import Search, first_point, require_same_questi
 from gpt4o_lit.experiments.sweep_file import Sweep, read_sweep
 from gpt4o_lit.experiments.tables import table
 from gpt4o_lit.parse_errors import OneLineParser
+from gpt4o_lit.tokenizer.load import nearest_name
 
 EXAMPLE = """examples:
   gpt4o-lit sweep mine.yaml
@@ -43,6 +44,8 @@ def main(argv: list[str]) -> int:
     args = build_parser().parse_args(argv)
     if args.parallel < 1 or (args.threads is not None and args.threads < 1):
         raise ValueError("--parallel and --threads must be at least 1")
+    if not args.file.is_file():
+        raise FileNotFoundError(f"{args.file} does not exist{nearest_name(args.file)}")
     sweep = read_sweep(args.file)
     directory = args.dir or HOME / sweep.name
     grid = sweep.grid(first_point(sweep))

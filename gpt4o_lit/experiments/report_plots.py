@@ -102,7 +102,7 @@ def differences(
             axes.plot([told.low, told.high], [place, place], color=look.color, linewidth=2)
         axes.plot(told.difference, place, look.marker, color=look.color, markersize=7)
     axes.axvline(0, color="#000000", linewidth=1)
-    axes.set_yticks(range(len(shown)), [textwrap.fill(name, 24) for name in shown])
+    axes.set_yticks(range(len(shown)), list(map(_in_lines, shown)))
     axes.set_ylim(len(shown) - 0.5, -0.5)
     better = "left" if study.mode == "min" else "right"
     axes.set_xlabel(f"{study.metric} minus that of {study.base}")
@@ -123,7 +123,7 @@ def seeds(study: Study, drawn: dict[str, Look]) -> Figure:
         values, look = list(study.values(name).values()), drawn[name]
         axes.plot(values, [place] * len(values), look.marker, color=look.color, fillstyle="none")
         axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=look.color, linewidth=2)
-    axes.set_yticks(range(len(shown)), [textwrap.fill(name, 24) for name in shown])
+    axes.set_yticks(range(len(shown)), list(map(_in_lines, shown)))
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel(study.metric)
     return _figure(
@@ -247,6 +247,11 @@ def _canvas(height: float = 3.6) -> tuple[Any, Any]:
     return figure, axes
 
 
+def _in_lines(name: str) -> str:
+    """A variant's name as wide as a plot has room for, cut behind commas where there are any."""
+    return textwrap.fill(name.replace(",", ", "), 24).replace(", ", ",")
+
+
 def _legend(figure: Any, axes: Any, drawn: dict[str, Look]) -> None:
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: [*drawn].index(labels[place]))
@@ -255,7 +260,7 @@ def _legend(figure: Any, axes: Any, drawn: dict[str, Look]) -> None:
     if grey:
         handles.append(Line2D([], [], color=GREY, marker="."))
         labels.append(f"{grey} others")
-    columns = 1 if any(len(label) > 28 for label in labels) else 2
+    columns = 1 if any(len(label) > 24 for label in labels) else 2
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9,
                   frameon=False, handlelength=3)  # fmt: skip
 

@@ -49,4 +49,4 @@ def nearest_name(path: Path) -> str:
     close = difflib.get_close_matches(path.name, names, n=1)
     if close:
         return f"; did you mean {path.parent / close[0]}?"
-    return f"; there is no {path.name} in {path.parent.resolve()}"
+    return f"; there is no {path.name!r} in {path.parent.resolve()}"

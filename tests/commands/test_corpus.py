@@ -43,7 +43,7 @@ def test_corpus_takes_a_tokenizer_by_its_class(text: Path, tmp_path: Path) -> No
     [
         (
             ["--sources", "nowhere.txt"],
-            "source nowhere.txt does not exist; there is no nowhere.txt in ",
+            "source nowhere.txt does not exist; there is no 'nowhere.txt' in ",
         ),
         (["--sources", "python-stdlib", "--documents", "lne"], "documents"),
         (["--sources", "python-stdlib", "--valid_fractoin", "1"], "valid_fractoin"),

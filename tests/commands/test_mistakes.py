@@ -30,6 +30,7 @@ from gpt4o_lit.__main__ import main
             "{} 'seed'?",
         ),
         (["configs", "--hlep"], "{} '--help'?"),
+        (["sweep", "nowhere.yaml"], "nowhere.yaml does not exist; there is no 'nowhere.yaml' in"),
         (["configs", "quickstrat"], "{} 'quickstart'?"),
     ],
 )
