@@ -7,10 +7,11 @@ import shlex
 import signal
 import sys
 import warnings
+from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
 from lightning import Callback, LightningDataModule, LightningModule
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -61,15 +62,37 @@ HARMLESS = (
 )
 RUN_DIR = "GPT4O_LIT_RUN_DIR"  # tells the processes of one launch
 TRANSFORMER = "--model.init_args.transformer"
+EXAMPLES = {
+    "fit": """examples:
+  gpt4o-lit fit --config quickstart
+  gpt4o-lit fit --config quickstart --config with/bf16 --trainer.max_steps 1000
+  gpt4o-lit fit --resume runs/quickstart/TIME
+  gpt4o-lit fit --from runs/quickstart/TIME --config with/qat_int4
+  gpt4o-lit fit --config quickstart --print_config
+  gpt4o-lit fit --model.help gpt4o_lit.tasks.Pretraining
+--resume RUN goes on with a run by its own config; with --resume_from previous, from the checkpoint
+before the last. --from RUN begins a new run with the config and the weights of another.""",
+    **{
+        verb: f"""examples:
+  gpt4o-lit {verb} --resume runs/quickstart/TIME
+--resume RUN takes the config and the best checkpoint of a run."""
+        for verb in ("validate", "test", "predict")
+    },
+}
 OURS = ("--config", "-c", "--resume", "--resume_from", "--from", "--run_dir", TRANSFORMER)
 METRICS_LOG = {"class_path": "gpt4o_lit.callbacks.MetricsLog"}
+
+
+class ExperimentHelp(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Leaves the examples as they are."""
 
 
 class ExperimentParser(LightningArgumentParser):
     """Reports a mistake as a ValueError of one line, with the nearest right word."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)  # half a key is a mistake too
+        kwargs |= {"allow_abbrev": False}  # half a key is a mistake too
+        super().__init__(*args, formatter_class=ExperimentHelp, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Raise instead of printing the usage and leaving."""
@@ -104,6 +127,7 @@ class ExperimentCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name and directory, and the callbacks that every run has."""
+        parser.epilog = EXAMPLES[self.verb]
         parser.add_argument("--name", type=str, default="run", help="Runs lie in runs/NAME/TIME.")
         parser.add_argument(
             "--run_dir", type=str | None, default=None, help="The run's directory instead of that."
@@ -216,56 +240,8 @@ class ExperimentCLI(LightningCLI):
         return super()._instantiate_trainer(config, chosen)
 
 
-class Experiment(ExperimentCLI):
-    """An experiment that is read as `fit` reads it, but not run: its task, its data, its settings.
-
-    Nothing is written and no Trainer made, so that a run for other devices can be looked at here.
-    """
-
-    config_dump: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # Lightning's is for checkpoints
-
-    def before_instantiate_classes(self) -> None:
-        """There is no run that would need a directory."""
-
-    def instantiate_classes(self) -> None:
-        """Task and data alone."""
-        self.settings = self.config[self.subcommand]
-        classes = Namespace(model=self.settings.model, data=self.settings.data)
-        built = self._parser(self.subcommand).instantiate_classes(classes)
-        self.model, self.datamodule = built.model, built.data
-
-    def callbacks(self) -> list[Callback]:
-        """The callbacks of its Trainer, newly built."""
-        given = Namespace(trainer=Namespace(callbacks=self.settings.trainer.callbacks))
-        built = self._parser(self.subcommand).instantiate_classes(given)
-        return list(built.trainer.callbacks or [])
-
-    def dumped(self) -> str:
-        """The whole config, as YAML that `fit --config` reads as the same experiment."""
-        return str(self._parser(self.subcommand).dump(self.settings, skip_none=False))
-
-    def _set_seed(self) -> None:
-        """Nothing is drawn."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Leave it at that."""
-
-
-def read_experiment(flags: list[str]) -> Experiment:
-    """The experiment of these flags of `fit`: --config, --resume, --from and keys.
-
-    Raises:
-        ValueError: `fit` would not read them.
-    """
-    _ignore_what_is_harmless()
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    try:
-        return Experiment(resolve(["fit", *flags])[0])
-    except (ValueError, MisconfigurationException, ModuleNotFoundError) as error:
-        raise ValueError(explain(str(error))) from error
-
-
-def _ignore_what_is_harmless() -> None:
+def ignore_what_is_harmless() -> None:
+    """Warnings that say nothing to whoever runs an experiment here."""
     for harmless in HARMLESS:
         warnings.filterwarnings("ignore", message=harmless)
 
@@ -302,7 +278,7 @@ def _shared_run_dir(name: str, given: str | None) -> RunDirectory:
 
 def main(argv: list[str]) -> int:
     """Run one verb of LightningCLI's."""
-    _ignore_what_is_harmless()
+    ignore_what_is_harmless()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "litlogger" not in record.getMessage()
     )

@@ -74,19 +74,8 @@ def _page(verb: str) -> str:
 
 
 COMMON = """`fit`, `validate`, `test` and `predict` read configs and keys:
-[how they are joined](../../concepts/configs.md), [every key](../fields/run.md).
-`--resume RUN` takes the config and the checkpoint of a run, with `--resume_from previous` the one
-before the last; `fit --from RUN` begins a new run with the config and the weights of another."""
+[how they are joined](../../concepts/configs.md), [every key](../fields/run.md)."""
 EXAMPLES = {
-    "fit": """gpt4o-lit fit --config quickstart
-gpt4o-lit fit --config quickstart --config with/bf16 --trainer.max_steps 1000
-gpt4o-lit fit --resume runs/quickstart/TIME
-gpt4o-lit fit --from runs/quickstart/TIME --config with/qat_int4
-gpt4o-lit fit --config quickstart --print_config
-gpt4o-lit fit --model.help gpt4o_lit.tasks.Pretraining""",
-    "validate": "gpt4o-lit validate --resume runs/quickstart/TIME",
-    "test": "gpt4o-lit test --resume runs/quickstart/TIME",
-    "predict": "gpt4o-lit predict --resume runs/quickstart/TIME",
     "tokenizer": """gpt4o-lit tokenizer --sources notes/ --output corpora/pieces --vocab_size 1000
 gpt4o-lit tokenizer --eval corpora/pieces notes/*.txt""",
     "corpus": """gpt4o-lit corpus --sources notes/ --output corpora/bytes

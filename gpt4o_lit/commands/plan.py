@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gpt4o_lit.cli import read_experiment
 from gpt4o_lit.evaluation.devices import NAMES, find_device
 from gpt4o_lit.evaluation.plan import Job, Outlook, Planner, strategies_for, what_would_fit
+from gpt4o_lit.experiments.experiment import read_experiment
 from gpt4o_lit.experiments.job import job_of
 from gpt4o_lit.model.count import count_parameters, training_flops
 from gpt4o_lit.parse_errors import OneLineParser

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from gpt4o_lit.cli import Experiment
 from gpt4o_lit.data.tables import TablesDataModule
 from gpt4o_lit.evaluation.devices import Device
 from gpt4o_lit.evaluation.plan import Job
 from gpt4o_lit.evaluation.rehearsal import Micro
+from gpt4o_lit.experiments.experiment import Experiment
 from gpt4o_lit.model import TransformerConfig
 from gpt4o_lit.tasks import Classification, ExtractiveQA, Pretraining, Task, TokenClassification
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from gpt4o_lit.cli import Experiment, read_experiment
 from gpt4o_lit.experiments.changes import Changes, Entry, edited
+from gpt4o_lit.experiments.experiment import Experiment, read_experiment
 from gpt4o_lit.experiments.grid import Grid
 from gpt4o_lit.experiments.run_files import LOADER
 from gpt4o_lit.experiments.settings import flattened

@@ -49,3 +49,14 @@ def test_help_is_shown(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([verb, "--help"])
     assert f"usage: gpt4o-lit {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["fit", "test"])
+def test_help_of_runs_ends_with_how_one_goes_on(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    shown = capsys.readouterr().out
+    assert f"\nexamples:\n  gpt4o-lit {verb} --" in shown
+    assert "\n--resume RUN " in shown

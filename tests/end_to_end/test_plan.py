@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from gpt4o_lit.cli import read_experiment
 from gpt4o_lit.evaluation.devices import Device
 from gpt4o_lit.evaluation.plan import Job, Planner
 from gpt4o_lit.evaluation.sharding import STRATEGIES
+from gpt4o_lit.experiments.experiment import read_experiment
 from gpt4o_lit.experiments.job import described, micro_batch
 from tests.end_to_end.conftest import give
 
