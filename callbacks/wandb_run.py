@@ -10,10 +10,15 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gpt4o_lit.run_directory import PACKED, RunDirectory, deployment_of, read_manifest
+from gpt4o_lit.run_directory import (
+    PACKED,
+    WANDB_ID,
+    RunDirectory,
+    deployment_of,
+    read_manifest,
+)
 
 TAKEN = ("perf/tokens", "perf/seconds", "perf/flops")
-ID = "wandb_id"  # a file of the run's directory
 
 
 class WandbRun(WandbLogger):
@@ -116,7 +121,7 @@ class WandbRun(WandbLogger):
 
 
 def _id_of(path: Path) -> str | None:
-    file = path / ID
+    file = path / WANDB_ID
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
@@ -124,6 +129,6 @@ def _new_id(path: Path) -> str:
     """Drawn beside the run's random generators; kept where the run has its directory already."""
     new = secrets.token_hex(4)
     if path.is_dir():
-        with suppress(FileExistsError), (path / ID).open("x", encoding="utf-8") as file:
+        with suppress(FileExistsError), (path / WANDB_ID).open("x", encoding="utf-8") as file:
             file.write(new)
     return _id_of(path) or new

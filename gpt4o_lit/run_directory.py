@@ -11,6 +11,7 @@ from typing import Any
 
 NETWORK = "network.json"  # what a compressed network is, in place of checkpoints
 PACKED = "compressed"  # the folder of what a run left packed
+WANDB_ID = "wandb_id"  # the file that says what W&B calls a run
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt4o_lit.run_directory import PACKED
+from gpt4o_lit.run_directory import PACKED, WANDB_ID
 
 AXES = {
     "trainer/global_step": "steps",
@@ -15,8 +15,6 @@ AXES = {
     "perf/seconds": "seconds of training",
     "perf/flops": "FLOPs",
 }
-WANDB_ID = "wandb_id"
-"""A file of a run's directory: what W&B calls it."""
 WIDTH, HEIGHT = 8, 6
 """Of a panel, in cells of a grid that is 24 wide."""
 
