@@ -3,26 +3,26 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from gpt4o_lit.evaluation.devices import Device
+from gpt4o_lit.evaluation.devices import MACHINE_DEVICES, Device
 from gpt4o_lit.evaluation.rehearsal import Micro, Recipe, Rehearsal, rehearse
-from gpt4o_lit.evaluation.sharding import STRATEGIES, Strategy, block_parameters, sliced
+from gpt4o_lit.evaluation.sharding import (
+    STRATEGIES,
+    Mesh,
+    Strategy,
+    block_parameters,
+    sliced,
+)
 from gpt4o_lit.model import TransformerConfig
 from gpt4o_lit.model.count import count_parameters, training_flops
 
-# These four were fitted to the published rows in tests/evaluation/test_plan.py.
-PRODUCTS_SHARE = 0.9
-"""Of the peak that matrix products reach."""
-ATTENTION_SHARE = 0.46
-"""Of the peak that attention reaches, of which all is counted and half is masked."""
-FEATURE_BYTES = 730
+# Fitted, as shares in `devices` are, to every second row of tests/evaluation/published.py.
+FEATURE_BYTES = 510
 """Bytes that norms, activations and sums move for each feature of a token in a block."""
+LINK_SHARE = 0.66
+"""Of what links and the network can carry."""
 LOGIT_BYTES = 8
 """Bytes that the loss moves for each logit."""
 
-MACHINE_DEVICES = 8
-"""Devices that share the fast link; beyond them there is the network."""
-NETWORK = 400e9
-"""Bytes/s of a machine's network: 400 Gb/s for each of its eight devices."""
 HOST_LINK = 25e9
 """Bytes/s that reach a CPU over PCIe 4.0 x16."""
 HEAP = 0.27
@@ -45,6 +45,10 @@ class Job:
     """Micro-batches of an optimizer step."""
     rate: str = "fp32"
     """The field of Device that says how fast products are: bf16, fp32 or fp8."""
+    replicas: int = 2
+    """Groups of devices that hold the network, where a strategy has them."""
+    tensor: int = 2
+    """Devices that split matrices, where a strategy has groups of such."""
 
     @property
     def room(self) -> float:
@@ -95,7 +99,7 @@ class Planner:
         room = job.room
         largest = _largest(lambda rows: sum(self.memory(strategy, rows).values()), room)
         most = self.memory(strategy, max(1, largest))
-        rows = job.micro.rows * job.accumulate * (1 if strategy.tensor else job.devices)
+        rows = job.micro.rows * job.accumulate * self._mesh(strategy).readers
         return Outlook(
             memory=used,
             room=room,
@@ -108,7 +112,7 @@ class Planner:
     def memory(self, strategy: Strategy, rows: int) -> dict[str, float]:
         """Bytes on a device when most is in use, by kind."""
         played = self._rehearsal(strategy, rows)
-        parts = 1 / self.job.devices
+        parts = 1 / self._mesh(strategy).parts
         of_gradients = parts if strategy.gradients else 1.0
         moments = played.moments
         if self.job.accumulate > 1:  # those of the window so far are there all the time
@@ -143,64 +147,71 @@ class Planner:
     def step_seconds(self, strategy: Strategy) -> float:
         """Of an optimizer step: products, what moves through memory, and what is sent, in turn."""
         job, micro, config, device = self.job, self.job.micro, self.job.config, self.job.device
-        split = job.devices if strategy.tensor else 1
-        products, attention = _flops(config, micro)
+        blocks, head, attention = _flops(config, micro)
         peak = getattr(device, job.rate)
-        seconds = (products / PRODUCTS_SHARE + attention / ATTENTION_SHARE) / peak
+        wide = device.bf16 if job.rate == "fp8" else peak  # fp8 is for the blocks' matrices
+        seconds = (blocks / peak + head / wide) / device.products
+        seconds += attention / (device.attention * wide)
         logits = LOGIT_BYTES * micro.asked * config.num_outputs
         seconds += (FEATURE_BYTES * _features(config, micro) + logits) / device.bandwidth
-        seconds = micro.rows * seconds / split
+        seconds = micro.rows * seconds / self._mesh(strategy).tensor
         return job.accumulate * (seconds + self._sending(strategy)) + self._updating(strategy)
 
     def _sending(self, strategy: Strategy) -> float:
         """Seconds of a micro-batch; nothing of it is taken to be hidden."""
-        job, micro = self.job, self.job.micro
-        many = job.devices > MACHINE_DEVICES
-        link = min(job.device.link, NETWORK) if many else job.device.link
-        share = (job.devices - 1) / job.devices
-        sent: float = strategy.sends * self._weight_bytes(strategy)
-        if strategy.tensor:  # two sums of a block forward, two backward
-            sent = 8 * micro.rows * _features(job.config, micro) * micro.products.itemsize
-        elif not (strategy.weights or strategy.gradients):
-            sent /= job.accumulate  # once a step
-        host = 0.0
+        micro, mesh, device = self.job.micro, self._mesh(strategy), self.job.device
+        weights = self._weight_bytes(strategy) / mesh.tensor
+        seconds = strategy.sends * _gather(weights, mesh.parts, mesh.tensor, device)
+        if mesh.replicas > 1:
+            abreast = min(mesh.parts, MACHINE_DEVICES)
+            seconds += 2 * _gather(weights / mesh.parts, mesh.replicas, abreast, device)
+        if not (strategy.weights or strategy.gradients):
+            seconds /= self.job.accumulate  # once a step
+        if mesh.tensor > 1:  # two sums of a block forward, two backward
+            states = micro.rows * _features(self.job.config, micro) * micro.products.itemsize
+            seconds += 8 * _gather(states, mesh.tensor, 1, device)
         if strategy.offload == "all":
-            host = 3 * self._weight_bytes(strategy) / job.devices / HOST_LINK
-        return share * sent / link + host
+            seconds += 3 * weights / mesh.parts / HOST_LINK
+        return seconds
 
     def _updating(self, strategy: Strategy) -> float:
         """Seconds of the optimizer, as AdamW's: it reads gradients, and reads and writes weights
         and two moments."""
-        moved: float = 7 * self._weight_bytes(replace(strategy, masters=False))
-        moved /= self.job.devices if strategy.optimizer else 1
+        mesh = self._mesh(strategy)
+        moved: float = 7 * self._weight_bytes(replace(strategy, masters=False)) / mesh.tensor
+        moved /= mesh.parts if strategy.optimizer else 1
         slow = strategy.offload != "nothing"
         return moved / (HOST_LINK if slow else self.job.device.bandwidth)
 
     def _communication(self, strategy: Strategy, rows: int) -> float:
         """Bytes of weights that are gathered and of gradients on their way."""
-        job, micro, size = self.job, self.job.micro, self._weight_size(strategy)
+        job, micro, mesh = self.job, self.job.micro, self._mesh(strategy)
         if job.devices == 1 and strategy.offload == "nothing":
             return 0.0
-        total = count_parameters(job.config)["total"]
-        block, outside = block_parameters(job.config)
+        config = sliced(job.config, mesh.tensor)
+        total = count_parameters(config)["total"]
+        block, outside = block_parameters(config)
         numbers: float = min(strategy.buckets, total)
         if strategy.gathers != "nothing":
             weights = total if strategy.gathers == "all" else outside + 2 * block
             numbers += weights + outside + 2 * block
+        states = 0
         if strategy.tensor:
-            length = micro.target + micro.source
-            return rows * length * job.config.dim * micro.products.itemsize
-        return numbers * size
+            states = rows * (micro.target + micro.source) * config.dim * micro.products.itemsize
+        return numbers * self._weight_size(strategy) + states
 
     def _rehearsal(self, strategy: Strategy, rows: int) -> Rehearsal:
         job = self.job
-        config = sliced(job.config, job.devices) if strategy.tensor else job.config
+        config = sliced(job.config, self._mesh(strategy).tensor)
         micro = replace(job.micro, rows=rows)
         if strategy.masters:
             micro = replace(micro, weights=micro.products)
         if (config, micro) not in self._played:
             self._played[config, micro] = rehearse(config, micro, job.recipe)
         return self._played[config, micro]
+
+    def _mesh(self, strategy: Strategy) -> Mesh:
+        return strategy.mesh(self.job.devices, self.job.replicas, self.job.tensor)
 
     def _weight_size(self, strategy: Strategy) -> int:
         micro = self.job.micro
@@ -219,12 +230,11 @@ _OFFLOADED = {
 
 def strategies_for(devices: int) -> dict[str, Strategy]:
     """Those that make sense on so many devices."""
-    alone = ("one", "fsdp2 offload", "zero2 offload", "zero3 offload")
-    return {
-        name: strategy
-        for name, strategy in STRATEGIES.items()
-        if (name in alone if devices == 1 else name != "one")
-    }
+    if devices == 1:
+        alone = ("one", "fsdp2 offload", "zero2 offload", "zero3 offload")
+        return {name: STRATEGIES[name] for name in alone}
+    groups = ("hsdp", "fsdp2 x tensor") if devices == 2 else ()
+    return {name: STRATEGIES[name] for name in STRATEGIES if name not in ("one", *groups)}
 
 
 def what_would_fit(job: Job) -> str:
@@ -248,8 +258,20 @@ def checkpointed(config: TransformerConfig) -> TransformerConfig:
     )
 
 
-def _flops(config: TransformerConfig, micro: Micro) -> tuple[float, float]:
-    """Of a row: those of matrix products, and those of attention, which grow with the square."""
+def _gather(numbers: float, among: int, abreast: int, device: Device) -> float:
+    """Seconds until each of some devices has so many bytes that lie among them in parts.
+
+    Neighbours of a machine do it `abreast`, each with bytes of its own, and share its network.
+    """
+    seconds = numbers / device.link
+    if among * abreast > MACHINE_DEVICES:
+        seconds = max(seconds, abreast * numbers / device.network)
+    return (among - 1) / among * seconds / LINK_SHARE
+
+
+def _flops(config: TransformerConfig, micro: Micro) -> tuple[float, float, float]:
+    """Of a row: those of the blocks' products, of the head's, and of attention, which grow with
+    the square."""
 
     def of(times: int) -> float:
         return training_flops(
@@ -262,7 +284,7 @@ def _flops(config: TransformerConfig, micro: Micro) -> tuple[float, float]:
     attention = (of(2) - 2 * of(1)) / 2
     head = 6.0 * config.num_outputs * config.dim * micro.asked
     again = 4 / 3 if config.output_stack.checkpointing else 1.0
-    return again * (of(1) - attention - head) + head, again * attention
+    return again * (of(1) - attention - head), head, again * attention
 
 
 def _features(config: TransformerConfig, micro: Micro) -> float:

@@ -25,6 +25,8 @@ class Strategy:
     """Weights and gradients are of the products' type, and float32 masters with the optimizer."""
     offload: Literal["nothing", "optimizer", "all"] = "nothing"
     """What lies in the memory of the CPU: optimizer and masters, or every part."""
+    replicated: bool = False
+    """Several groups of devices hold what one holds in parts (HSDP, arXiv:2304.11277)."""
     tensor: bool = False
     """Matrices are split instead of the batch (arXiv:1909.08053)."""
 
@@ -32,6 +34,43 @@ class Strategy:
     def needs_parts(self) -> bool:
         """Whether an optimizer that looks at whole matrices cannot be had."""
         return self.weights or self.optimizer or self.tensor
+
+    def mesh(self, devices: int, replicas: int, tensor: int) -> "Mesh":
+        """How so many devices stand; the other two are used by what has both parts and groups.
+
+        Raises:
+            ValueError: they do not divide them.
+        """
+        if not self.replicated:
+            replicas = 1
+        if not self.tensor:
+            tensor = 1
+        elif not self.weights:
+            tensor = devices
+        if devices % (replicas * tensor):
+            name = "replicas" if self.replicated else "size of the groups"
+            raise ValueError(
+                f"devices ({devices}) must be a multiple of the {name} ({replicas * tensor}); "
+                "change --devices or the strategy's init_args"
+            )
+        return Mesh(replicas=replicas, parts=devices // (replicas * tensor), tensor=tensor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """Devices of a run, whose number is the product of these."""
+
+    replicas: int
+    """Groups that hold the whole network."""
+    parts: int
+    """Devices over which a group shares out what is in parts."""
+    tensor: int
+    """Devices that split matrices among them and read the same batch."""
+
+    @property
+    def readers(self) -> int:
+        """Batches that are read at once."""
+        return self.replicas * self.parts
 
 
 _DEEPSPEED_BUCKETS = 1e8  # twice the bucket_size of our DeepSpeed, for sums and for gathering
@@ -46,12 +85,14 @@ STRATEGIES = {
     "fsdp2": _FSDP2,
     "fsdp2 zero-2": replace(_FSDP2, gathers="all", sends=2),
     "fsdp2 offload": replace(_FSDP2, offload="all"),
+    "hsdp": replace(_FSDP2, replicated=True),
     "zero1": _ZERO1,
     "zero2": _ZERO2,
     "zero2 offload": replace(_ZERO2, offload="optimizer"),
     "zero3": _ZERO3,
     "zero3 offload": replace(_ZERO3, offload="all"),
     "tensor parallel": Strategy(tensor=True),
+    "fsdp2 x tensor": replace(_FSDP2, tensor=True),
 }
 """By the names that `plan` prints; fsdp2 zero-2 has reshard_after_forward false."""
 
@@ -74,6 +115,8 @@ def sliced(config: TransformerConfig, devices: int) -> TransformerConfig:
     Raises:
         ValueError: they cannot be shared out.
     """
+    if devices == 1:
+        return config
 
     def part(name: str, number: int) -> int:
         if number % devices:

@@ -40,7 +40,15 @@ def job_of(experiment: Experiment, device: Device, devices: int = 1) -> Job:
         devices=devices,
         accumulate=settings.trainer.accumulate_grad_batches or 1,
         rate=_precision(settings.trainer.precision)[2],
+        **_groups(settings.trainer.strategy),
     )
+
+
+def _groups(strategy: Any) -> dict[str, int]:
+    """Sizes of groups that the experiment's strategy was told."""
+    told = getattr(strategy, "init_args", None) or {}
+    sizes = {"replicas": told.get("replicas", 1), "tensor": told.get("size") or 1}
+    return {name: size for name, size in sizes.items() if size > 1}
 
 
 def described(task: Task, data: Any) -> TransformerConfig:

@@ -1,6 +1,7 @@
 """`gpt4o-lit plan`: every experiment can be looked at before it is run."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from gpt4o_lit import configs
 from gpt4o_lit.__main__ import main
 
-EXPERIMENTS = [name for name in configs.names() if "/" not in name]
+GOES_ON_FROM = {"preferred_answers": "runs/daily_dialogues"}
+EXPERIMENTS = [name for name in configs.names() if "/" not in name and name not in GOES_ON_FROM]
 OVERLAYS = [name for name in configs.names() if name.startswith("with/")]
 BASES = {
     "with/masked_lm": "encoder_tiny",
@@ -70,6 +72,29 @@ def test_a_mistake_is_one_line(
 ) -> None:
     assert main(["plan", "--config", "quickstart", *flags]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "parent"), GOES_ON_FROM.items())
+def test_what_goes_on_from_a_run_that_is_not_there_names_it(
+    name: str,
+    parent: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "--config", name, "--device", "h100"]) == 2
+    assert f"{parent} is no run directory" in capsys.readouterr().err
+
+
+def test_groups_are_as_large_as_the_strategy_says(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--config", "sst2", "--config", "with/fsdp2_tensor_parallel", "--devices", "16")
+    pairs = planned(capsys, *flags, "--device", "h100")
+    told = ("--trainer.strategy.init_args.size", "4")
+    fours = planned(capsys, *flags, *told, "--device", "h100")
+    key = "fsdp2 x tensor"
+    speeds = [report["strategies"][key]["tokens_per_second"] for report in (pairs, fours)]
+    assert speeds[0] > speeds[1]  # fewer batches at once, and more to tell each other
 
 
 @pytest.mark.slow

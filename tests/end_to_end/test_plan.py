@@ -41,7 +41,9 @@ class Probe(Callback):
     def on_train_batch_end(self, *args):
         Path("peak").write_text(str(resident("VmHWM") - self.before))
 """
-CPU = Device(name="cpu", memory=1e12, bf16=1e12, fp32=1e12, fp8=1e12, bandwidth=1e11, link=1e11)
+CPU = Device(
+    name="cpu", memory=1e12, bf16=1e12, fp32=1e12, fp8=1e12, bandwidth=1e11, link=1e11, network=1e9
+)
 STACKS = {
     "decoder": (["decoder"], "CausalLM"),
     "encoder": (["encoder"], "MaskedLM"),
