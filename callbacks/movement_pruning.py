@@ -66,7 +66,7 @@ class MovementPruning(Pruning):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         """Learn from the gradients, those of pruned weights too, before these lose theirs."""
         if self.enabled:
-            self.scores.learn_()
+            self.scores.learn_(pl_module.gradient_weight(optimizer))
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
 
     def state_dict(self) -> dict[str, Any]:

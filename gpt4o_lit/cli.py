@@ -163,13 +163,14 @@ class ExperimentCLI(LightningCLI):
         """The directory that the first of a launch's processes chose, and what to go on from."""
         fits, own = self.subcommand == "fit", self.run_dir
         given = Path(config.run_dir or Path("runs") / config.name / launch.name)
+        ours = RUN_DIR in os.environ
 
         def choose(restarts: int) -> Place:
             if not fits:
                 return take_folder(launch, given, restarts)
             if own is not None:
                 return keep_place(launch, own.path, sys.argv[1:], config.ckpt_path)
-            return take_place(launch, given, sys.argv[1:], restarts)
+            return take_place(launch, given, sys.argv[1:], restarts, ours)
 
         self.meeting = Meeting(launch)  # which keeps the store that process groups form by
         text = self._parser(self.subcommand).dump(config, skip_none=False)

@@ -27,19 +27,25 @@ class MovementScores:
         self._dormant: dict[str, Tensor] = {}  # zero where a weight is kept; none before pruning
 
     @torch.no_grad()
-    def learn_(self) -> None:
-        """Add what the gradients of a step say; call it before pruned weights lose theirs."""
-        for name, weight in self.weights.items():
-            if weight.grad is None:
-                continue
+    def learn_(self, scale: float = 1.0) -> None:
+        """Add what the gradients of a step, times `scale`, say; nothing where one is not finite.
+
+        Call it before pruned weights lose their gradients.
+        """
+        slopes = ((name, weight.grad) for name, weight in self.weights.items())
+        grads = {name: grad for name, grad in slopes if grad is not None}
+        if not grads or not torch.stack(torch._foreach_norm(list(grads.values()))).isfinite().all():
+            return
+        for name, grad in grads.items():
+            weight = self.weights[name]
             if name not in self._dormant:
-                self.scores[name].addcmul_(weight.grad, weight, value=-1)
+                self.scores[name].addcmul_(grad, weight, value=-scale)
                 continue
             # Part by part, so that the sum stays in the cache.
-            tensors = (self.scores[name], weight.grad, weight, self._dormant[name])
+            tensors = (self.scores[name], grad, weight, self._dormant[name])
             parts = (tensor.detach().view(-1).split(CHUNK) for tensor in tensors)
-            for score, grad, kept, dormant in zip(*parts, strict=True):
-                score.addcmul_(grad, kept + dormant, value=-1)
+            for score, slope, kept, dormant in zip(*parts, strict=True):
+                score.addcmul_(slope, kept + dormant, value=-scale)
 
     @torch.no_grad()
     def swap_(self, kept: Mapping[str, Tensor]) -> None:

@@ -43,13 +43,16 @@ class Mark:
         os.replace(part, run / MARK)
 
 
-def take_place(launch: Launch, run: Path, arguments: list[str], restarts: int) -> Place:
+def take_place(
+    launch: Launch, run: Path, arguments: list[str], restarts: int, ours: bool = False
+) -> Place:
     """The directory of a fit for its launch, made or found again; only the first process does this.
 
     Where the launch has saved something it goes on from there, else it begins anew.
 
     Args:
         restarts: The most that any process knows of.
+        ours: Whoever started the launch made the directory for it, and may write a log there.
 
     Raises:
         ValueError: it is another launch's, or of one that has ended.
@@ -57,7 +60,8 @@ def take_place(launch: Launch, run: Path, arguments: list[str], restarts: int) -
     """
     mark, last = Mark.of(run), run / "checkpoints" / "last.ckpt"
     if mark is None or mark.launch != launch.name:
-        RunDirectory.fresh("", str(run))
+        if not ours:
+            RunDirectory.fresh("", str(run))
     elif last.exists() and mark.arguments != arguments:
         raise ValueError(
             f"{run} is of another command of this launch (its {MARK} has it); give this one a "

@@ -1,11 +1,32 @@
 """Weighting and clipping of gradients in one pass over them."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import all_reduce
 from torch.distributed.tensor import DTensor
+
+
+class Window:
+    """The sum of the losses of the micro-batches of an optimizer step, and how many targets."""
+
+    def __init__(self) -> None:
+        self.own = torch.zeros(2, dtype=torch.float64)
+        """Of this process."""
+        self._of_all: Tensor | None = None
+
+    def add(self, loss_sum: Tensor, num_targets: Tensor) -> None:
+        """Count a micro-batch."""
+        sums = torch.stack([loss_sum.detach().double(), num_targets.double()])
+        self.own = self.own.to(sums.device) + sums
+
+    def of_all(self, reduce: Callable[..., Any], device: torch.device) -> Tensor:
+        """The sums over all processes, of which the first to ask has them `reduce`d."""
+        if self._of_all is None:
+            self._of_all = reduce(self.own.to(device, copy=True), reduce_op="sum")
+        return self._of_all
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from gpt4o_lit.objectives.chunks import WHOLE
 from gpt4o_lit.optim import AdamW, OptimizerRecipe, Schedule, WarmupCosine, refresh_row_parts
 from gpt4o_lit.strategies import DeepSpeed, TensorParallel, data_place
 from gpt4o_lit.strategies.compile import compile_
-from gpt4o_lit.tasks.gradients import scale_and_clip_
+from gpt4o_lit.tasks.gradients import Window, scale_and_clip_
 
 NO_STACKS = TransformerConfig()
 
@@ -58,7 +58,7 @@ class Task(LightningModule, ABC):
         self.compile_network = compile
         self.amendments: list[Callable[[Transformer], None]] = []
         """What callbacks add to the network once it has its weights, before it is compiled."""
-        self._window = torch.zeros(2, dtype=torch.float64)
+        self._window = Window()
         self._running = torch.zeros(2, dtype=torch.float64)
         self._logged_step = 0
         self._knows_its_part = False
@@ -204,8 +204,7 @@ class Task(LightningModule, ABC):
         With one micro-batch on one process this is the plain mean. Otherwise each micro-batch is
         divided by a constant, and `configure_gradient_clipping` puts the window right.
         """
-        sums = torch.stack([loss_sum.detach().double(), num_targets.double()])
-        self._window = self._window.to(sums.device) + sums
+        self._window.add(loss_sum, num_targets)
         if self._is_plain:
             return loss_sum / num_targets.clamp(min=1)
         return loss_sum / (self._reference * self._copies)
@@ -250,13 +249,8 @@ class Task(LightningModule, ABC):
             raise ValueError(
                 f"gradient_clip_algorithm ({gradient_clip_algorithm}) must be norm; leave it out"
             )
-        scale, own = 1.0, self._window
-        self._window = torch.zeros_like(own)
-        window = own
-        if not self._is_plain:
-            window = self.trainer.strategy.reduce(own.to(self.device, copy=True), reduce_op="sum")
-            factor = self.trainer.accumulate_grad_batches * self.trainer.world_size
-            scale = self._reference * factor / max(float(window[1]), 1.0)
+        scale, window, own = *self._weigh_window(), self._window.own
+        self._window = Window()
         sharing = self._sharing
         if sharing is not None:
             sharing.add_up_gradients(self.transformer)
@@ -275,6 +269,19 @@ class Task(LightningModule, ABC):
             if self.logs_this_step:
                 self.log("train/grad_norm", norm)
         self._running = self._running.to(own.device) + own
+
+    def gradient_weight(self, optimizer: torch.optim.Optimizer) -> float:
+        """What gradients are to be multiplied by before they are clipped, for each target of the
+        window to weigh the same and a loss scale to be gone; every process asks, or none."""
+        return self._weigh_window()[0] / self._loss_scale(optimizer)
+
+    def _weigh_window(self) -> tuple[float, Tensor]:
+        """What puts the window's gradients right, and its sums over all processes."""
+        if self._is_plain:
+            return 1.0, self._window.own
+        window = self._window.of_all(self.trainer.strategy.reduce, self.device)
+        factor = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return self._reference * factor / max(float(window[1]), 1.0), window
 
     @staticmethod
     def _may_step(guard: Any, window: Tensor, own: Tensor, norm: Tensor) -> bool:

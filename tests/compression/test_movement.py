@@ -81,6 +81,22 @@ def test_the_lowest_scores_are_pruned_whatever_their_sign(
     assert (scores.masked_fill(rows, -torch.inf).amax(1) <= lowest_kept).all()
 
 
+def test_nothing_is_learned_from_gradients_that_are_not_finite() -> None:
+    weights = {name: nn.Parameter(torch.randn(4, 4)) for name in "ab"}
+    scores = MovementScores(weights)
+    for weight in weights.values():
+        weight.grad = torch.randn(4, 4)
+    scores.learn_(2.0)
+    learned = {name: score.clone() for name, score in scores.scores.items()}
+    for name, weight in weights.items():
+        assert weight.grad is not None
+        torch.testing.assert_close(learned[name], -2 * weight.grad * weight.detach())
+    weights["a"].grad = torch.full((4, 4), torch.inf)
+    scores.learn_()
+    for name, score in scores.scores.items():
+        assert torch.equal(score, learned[name])
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_state_is_taken_over(dtype: torch.dtype) -> None:
     weights = {"a": nn.Parameter(torch.randn(4, 4, dtype=dtype))}

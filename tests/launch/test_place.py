@@ -56,6 +56,17 @@ def test_what_another_launch_left_is_not_gone_on_with(run: Path) -> None:
     assert take_place(LAUNCH, run, again, 1).checkpoint is not None  # has nothing left to do
 
 
+def test_whoever_starts_a_launch_may_write_a_log_where_it_runs(run: Path) -> None:
+    run.mkdir()
+    (run / "run.log").touch()
+    with pytest.raises(FileExistsError, match="is not empty"):
+        take_place(LAUNCH, run, FIT, 0)
+    assert take_place(LAUNCH, run, FIT, 0, ours=True).checkpoint is None
+    save(run)
+    with pytest.raises(ValueError, match="is of another command of this launch"):
+        take_place(LAUNCH, run, [*FIT, "--seed_everything=1"], 1, ours=True)
+
+
 def test_a_restart_of_a_run_gone_back_to_goes_on_from_what_it_saved_since(run: Path) -> None:
     run.mkdir()
     last, resume = save(run), ["fit", "--resume", "run", "--resume_from", "previous"]
