@@ -155,6 +155,9 @@ class ExperimentCLI(LightningCLI):
         for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
             if "save_dir" in logger.get("init_args", {}):
                 logger.init_args.save_dir = str(self.run_dir.path)
+        strategy = config.trainer.strategy
+        if isinstance(strategy, str) and "." in strategy:  # where a name is read, a class is meant
+            config.trainer.strategy = Namespace(class_path=strategy, init_args=Namespace())
         config.weights_only = True  # a checkpoint is never unpickled
         if self.subcommand == "predict":
             config.return_predictions = False  # they are written as they come
