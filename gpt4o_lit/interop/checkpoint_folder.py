@@ -5,9 +5,11 @@ it needs of. What is not in parts is one file beside them (PLAIN), sealed, which
 of the others; it is written last, into a folder that only then gets its name.
 """
 
+import ctypes
 import hashlib
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -84,9 +86,11 @@ def write_folder(
         def finish() -> None:
             if rank == 0:
                 write_file({**plain, CHECKSUMS: together}, unfinished / PLAIN)
-                if folder.exists():
+                if folder.exists() and _exchanged(unfinished, folder):
+                    remove(unfinished)  # what was there before
+                else:
                     remove(folder)
-                os.replace(unfinished, folder)
+                    os.replace(unfinished, folder)
                 synchronize(folder.parent)
 
         agreed(finish, group)
@@ -164,6 +168,15 @@ def remove(path: Path) -> None:
     if not path.name.endswith(PART):
         path = path.rename(path.with_name(f"going_{path.name}{PART}"))
     shutil.rmtree(path)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Swap two folders' names at once, as the kernel and its local file systems can."""
+    if sys.platform != "linux":
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: renameat2(2)
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and not rename(here, bytes(one), here, bytes(other), exchange)
 
 
 def _checksums(folder: Path, rank: int) -> dict[str, str]:
