@@ -14,7 +14,7 @@ from gpt4o_lit.callbacks.checkpoint_files import CheckpointFiles, Keeping
 from gpt4o_lit.interop.checkpoints import load_checkpoint, step_file
 from gpt4o_lit.strategies.allocator import keep_freed_memory
 
-PARAMETERS, PARTS, ROUNDS = 100_000_000, 100, 2
+PARAMETERS, PARTS, ROUNDS = 100_000_000, 100, 3
 
 
 def main() -> None:
@@ -25,9 +25,11 @@ def main() -> None:
              for i in range(PARTS)}  # fmt: skip
     stalls: dict[bool, list[float]] = {False: [], True: []}
     saves: list[float] = []
+    files = CheckpointFiles()
+    files.make_room(state)  # as behind the first step of a run
     with tempfile.TemporaryDirectory(dir=".") as name:
         for step in range(1, 2 * ROUNDS + 1):
-            files, file = CheckpointFiles(), step_file(Path(name), step)
+            file = step_file(Path(name), step)
             files.asynchronous = step % 2 == 0
             begin = time.perf_counter()
             keeping = Keeping(step=step, last=1, best=[], config=Path("none"))

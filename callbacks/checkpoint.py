@@ -93,6 +93,7 @@ class Checkpoint(ModelCheckpoint):
         """
         super().on_train_start(trainer, pl_module)
         self._saved_step = self._first_step = trainer.global_step
+        self._wants_room = self.asynchronous
         self._asked = None
         for logger in trainer.loggers:
             if isinstance(logger, MetricsLog):
@@ -124,7 +125,11 @@ class Checkpoint(ModelCheckpoint):
             trainer.fit_loop.epoch_loop._batches_that_stepped = self._first_step
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Have the last step validated."""
+        """Have the last step validated; behind the first, what a save will copy is known."""
+        if self._wants_room and trainer.global_step > self._first_step:
+            self._wants_room = False
+            states = [list(optimizer.state.values()) for optimizer in trainer.optimizers]
+            self._files.make_room([trainer.lightning_module.state_dict(), states])
         if trainer.global_step == trainer.max_steps:
             trainer.should_stop = True  # Lightning validates before it stops early
 

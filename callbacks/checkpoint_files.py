@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
+from gpt4o_lit.callbacks.snapshot import Snapshot
 from gpt4o_lit.interop.checkpoint_file import PART, write_file
 from gpt4o_lit.interop.checkpoint_folder import agreed, remove, split, write_folder
 from gpt4o_lit.interop.checkpoints import give_name, load_checkpoint
@@ -46,8 +46,11 @@ class CheckpointFiles(CheckpointIO):
     def __init__(self) -> None:
         self.asynchronous = False
         """Copy to memory, and write while training goes on; one at a time."""
+        self._snapshot = Snapshot()
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._under_way: Future[None] | None = None
+        self._made_room: Future[None] = Future()
+        self._made_room.set_result(None)
         self._group: dist.ProcessGroup | None = None
 
     def save_checkpoint(
@@ -56,7 +59,8 @@ class CheckpointFiles(CheckpointIO):
         """Write, or begin to."""
         keeping = storage_options if isinstance(storage_options, Keeping) else None
         if self.asynchronous and keeping:
-            checkpoint = copied(checkpoint)
+            self._made_room.result()
+            checkpoint = self._snapshot.of(checkpoint)
         plain, parts = split(checkpoint)
         if parts and self._group is None:  # of its own, for the writer's thread talks by it
             self._group = dist.new_group(backend="gloo")
@@ -68,6 +72,10 @@ class CheckpointFiles(CheckpointIO):
         self._under_way = writing
         if not self.asynchronous:
             writing.exception()
+
+    def make_room(self, state: Any) -> None:
+        """Get memory to copy a state into while training goes on, so that no save waits for it."""
+        self._made_room = self._writer.submit(self._snapshot.make_room, state)
 
     def wait(self) -> str | None:
         """Let what was begun end; why it failed, if it did."""
@@ -94,30 +102,6 @@ class CheckpointFiles(CheckpointIO):
         """Let what was begun end."""
         if self._under_way is not None:
             self._under_way.exception()
-
-
-def copied(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The same with tensors of its own in memory; those that share theirs still do."""
-    storages: dict[int, Any] = {}
-
-    def copy(tensor: Tensor) -> Tensor:
-        if isinstance(tensor, DTensor):
-            return _with_local(tensor, copy(tensor.to_local()))
-        storage = tensor.untyped_storage()
-        if storage._cdata not in storages:
-            storages[storage._cdata] = torch.UntypedStorage(storage.nbytes()).copy_(storage)
-        own = torch.empty(0, dtype=tensor.dtype)
-        place = tensor.storage_offset(), tensor.size(), tensor.stride()
-        return own.set_(storages[storage._cdata], *place)
-
-    return tree_map_only(Tensor, copy, checkpoint)
-
-
-def _with_local(tensor: DTensor, local: Tensor) -> DTensor:
-    shape, stride = tensor.shape, tensor.stride()
-    return DTensor.from_local(
-        local, tensor.device_mesh, tensor.placements, run_check=False, shape=shape, stride=stride
-    )
 
 
 def _write(

@@ -216,13 +216,15 @@ def test_a_run_that_is_stopped_anywhere_goes_on_exactly(rest: float, config: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 def test_two_processes_that_are_stopped_go_on_exactly(sign: signal.Signals, config: Path) -> None:
-    command = [sys.executable, "-m", "gpt4o_lit", "fit", *FLAGS, "--config", "with/ddp"]
-    command += ["--trainer.devices", "2", "--data.init_args.batch_size", "8"]
-    command += ["--model.init_args.optimizer", "gpt4o_lit.optim.AdamW"]
+    command = [sys.executable, "-m", "gpt4o_lit", "fit"]
+    flags = [*FLAGS, "--config", "with/ddp"]
+    flags += ["--trainer.devices", "2", "--data.init_args.batch_size", "8"]
+    flags += ["--model.init_args.optimizer", "gpt4o_lit.optim.AdamW"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def begin(*arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*command, *arguments], env=environment, start_new_session=True)
+        given = [*command, *arguments, *flags]
+        return subprocess.Popen(given, env=environment, start_new_session=True)
 
     assert begin("--config", str(config), "--run_dir", "run").wait(timeout=120) == 0
     expected = outcome(Path("run"))
