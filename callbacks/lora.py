@@ -68,7 +68,7 @@ class LoRA(Callback):
         """Have the network prepared as soon as it is built, for training alone."""
         if self.enabled and stage == "fit":
             require_combinable(self, trainer)
-            pl_module.amendments.append(self._prepare)
+            pl_module.amendments.append(self.prepare)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -95,7 +95,8 @@ class LoRA(Callback):
         else:
             print(f"\nadapter: {run.path / FOLDER} (peft, {family.architecture})")
 
-    def _prepare(self, network: Transformer) -> None:
+    def prepare(self, network: Transformer) -> None:
+        """Freeze it beside new adapters."""
         if self.quantize is not None:
             quantize_base_(network, self.quantize)
         add_low_rank_(network, self.config, self.targets, self.train_also)

@@ -9,14 +9,14 @@ from gpt4o_lit.evaluation.devices import NAMES, find_device
 from gpt4o_lit.evaluation.plan import Job, Outlook, Planner, strategies_for, what_would_fit
 from gpt4o_lit.experiments.experiment import read_experiment
 from gpt4o_lit.experiments.job import job_of
-from gpt4o_lit.model.count import count_parameters, training_flops
+from gpt4o_lit.model.count import count_parameters
 from gpt4o_lit.parse_errors import OneLineParser
 
 EXAMPLE = """examples:
   gpt4o-lit plan --config quickstart --device cpu
   gpt4o-lit plan --config sst2 --config with/bf16 --devices 4 --device h200 --price 3
   gpt4o-lit plan --config quickstart --model.init_args.transformer model/llama_1b --device h100"""
-CHANGES_NETWORK = ("LoRA", "Distillation", "QuantizationAwareTraining", "StructuredPruning")
+CHANGES_NETWORK = ("Distillation", "QuantizationAwareTraining", "StructuredPruning")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,29 +101,22 @@ def _report(
     price: float | None,
 ) -> dict[str, Any]:
     """Everything, as plain data."""
-    config, micro = job.config, job.micro
-    tokens = micro.target + micro.source
-    flops = training_flops(config, target=micro.target, asked=micro.asked, source=micro.source)
+    micro = job.micro
     return {
-        "parameters": count_parameters(config)["total"],
-        "flops_per_token": flops / tokens,
+        "parameters": count_parameters(job.config)["total"],
+        "flops_per_token": next(iter(found.values())).token_flops,
         "device": job.device.name,
         "devices": job.devices,
         "rows": micro.rows,
-        "tokens_of_a_row": tokens,
+        "tokens_of_a_row": micro.target + micro.source,
         "steps": end.steps,
         "tokens": end.tokens,
-        "strategies": {
-            name: _costs(job, outlook, flops / tokens, end, price)
-            for name, outlook in found.items()
-        },
+        "strategies": {name: _costs(job, outlook, end, price) for name, outlook in found.items()},
         "refused": refused,
     }
 
 
-def _costs(
-    job: Job, outlook: Outlook, flops: float, end: End, price: float | None
-) -> dict[str, Any]:
+def _costs(job: Job, outlook: Outlook, end: End, price: float | None) -> dict[str, Any]:
     speed = outlook.step_tokens / outlook.step_seconds
     hours = end.hours(outlook)
     return {
@@ -132,7 +125,7 @@ def _costs(
         "largest_rows": outlook.largest,
         "limit": outlook.limit,
         "tokens_per_second": speed,
-        "mfu": speed * flops / (job.devices * getattr(job.device, job.rate)),
+        "mfu": speed * outlook.token_flops / (job.devices * getattr(job.device, job.rate)),
         "hours": hours,
         "device_hours": None if hours is None else hours * job.devices,
         "price": None if hours is None or price is None else hours * job.devices * price,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from gpt4o_lit.evaluation.devices import MACHINE_DEVICES, Device
-from gpt4o_lit.evaluation.rehearsal import Micro, Recipe, Rehearsal, rehearse
+from gpt4o_lit.evaluation.rehearsal import Amend, Micro, Recipe, Rehearsal, rehearse
 from gpt4o_lit.evaluation.sharding import (
     STRATEGIES,
     Mesh,
@@ -45,6 +45,8 @@ class Job:
     """Micro-batches of an optimizer step."""
     rate: str = "fp32"
     """The field of Device that says how fast products are: bf16, fp32 or fp8."""
+    amend: Amend | None = None
+    """What is done to the network before it is trained."""
     replicas: int = 2
     """Groups of devices that hold the network, where a strategy has them."""
     tensor: int = 2
@@ -72,6 +74,8 @@ class Outlook:
     """Of an optimizer step, of the micro-batch that was asked for."""
     step_tokens: int
     """That all devices read in it."""
+    token_flops: float
+    """That a token needs, nothing computed twice."""
 
     @property
     def fits(self) -> bool:
@@ -100,13 +104,16 @@ class Planner:
         largest = _largest(lambda rows: sum(self.memory(strategy, rows).values()), room)
         most = self.memory(strategy, max(1, largest))
         rows = job.micro.rows * job.accumulate * self._mesh(strategy).readers
+        tokens = job.micro.target + job.micro.source
+        flops = sum(_flops(job.config, job.micro, self._learns(strategy), twice=False))
         return Outlook(
             memory=used,
             room=room,
             largest=largest,
             limit=max(most, key=most.__getitem__),
             step_seconds=self.step_seconds(strategy),
-            step_tokens=rows * (job.micro.target + job.micro.source),
+            step_tokens=rows * tokens,
+            token_flops=flops / tokens,
         )
 
     def memory(self, strategy: Strategy, rows: int) -> dict[str, float]:
@@ -125,7 +132,7 @@ class Planner:
         else:
             kept = min(working, played.kept)
         used = {
-            "weights": played.weights * (parts if strategy.weights else 1.0),
+            "weights": played.weights * (parts if strategy.weights else 1.0) + played.buffers,
             "masters": 0.0,
             "gradients": gradients * of_gradients,
             "optimizer": played.optimizer * (parts if strategy.optimizer else 1.0),
@@ -135,9 +142,9 @@ class Planner:
         }
         micro = self.job.micro
         if strategy.masters and micro.products != micro.weights:
-            size = micro.weights.itemsize / micro.products.itemsize
-            used["masters"] = played.weights * size * parts
-            used["optimizer"] *= size  # of masters, not of what was played with
+            used["masters"] = played.trained * micro.weights.itemsize * parts
+            # Of masters, not of what was played with.
+            used["optimizer"] *= micro.weights.itemsize / micro.products.itemsize
         for kind in _OFFLOADED[strategy.offload]:
             used[kind] = 0.0
         if micro.on_cpu:
@@ -147,7 +154,7 @@ class Planner:
     def step_seconds(self, strategy: Strategy) -> float:
         """Of an optimizer step: products, what moves through memory, and what is sent, in turn."""
         job, micro, config, device = self.job, self.job.micro, self.job.config, self.job.device
-        blocks, head, attention = _flops(config, micro)
+        blocks, head, attention = _flops(config, micro, self._learns(strategy))
         peak = getattr(device, job.rate)
         wide = device.bf16 if job.rate == "fp8" else peak  # fp8 is for the blocks' matrices
         seconds = (blocks / peak + head / wide) / device.products
@@ -161,10 +168,13 @@ class Planner:
         """Seconds of a micro-batch; nothing of it is taken to be hidden."""
         micro, mesh, device = self.job.micro, self._mesh(strategy), self.job.device
         weights = self._weight_bytes(strategy) / mesh.tensor
-        seconds = strategy.sends * _gather(weights, mesh.parts, mesh.tensor, device)
+        learns = self._learns(strategy)
+        frozen_sends = strategy.sends - 1 if strategy.weights else 0.0  # they have no gradients
+        sends = learns * strategy.sends + (1 - learns) * frozen_sends
+        seconds = sends * _gather(weights, mesh.parts, mesh.tensor, device)
         if mesh.replicas > 1:
-            abreast = min(mesh.parts, MACHINE_DEVICES)
-            seconds += 2 * _gather(weights / mesh.parts, mesh.replicas, abreast, device)
+            abreast, sums = min(mesh.parts, MACHINE_DEVICES), learns * weights / mesh.parts
+            seconds += 2 * _gather(sums, mesh.replicas, abreast, device)
         if not (strategy.weights or strategy.gradients):
             seconds /= self.job.accumulate  # once a step
         if mesh.tensor > 1:  # two sums of a block forward, two backward
@@ -178,7 +188,8 @@ class Planner:
         """Seconds of the optimizer, as AdamW's: it reads gradients, and reads and writes weights
         and two moments."""
         mesh = self._mesh(strategy)
-        moved: float = 7 * self._weight_bytes(replace(strategy, masters=False)) / mesh.tensor
+        weights = self._weight_bytes(replace(strategy, masters=False))
+        moved: float = 7 * self._learns(strategy) * weights / mesh.tensor
         moved /= mesh.parts if strategy.optimizer else 1
         slow = strategy.offload != "nothing"
         return moved / (HOST_LINK if slow else self.job.device.bandwidth)
@@ -191,10 +202,11 @@ class Planner:
         config = sliced(job.config, mesh.tensor)
         total = count_parameters(config)["total"]
         block, outside = block_parameters(config)
-        numbers: float = min(strategy.buckets, total)
+        learns = self._learns(strategy)
+        numbers: float = min(strategy.buckets, learns * total)
         if strategy.gathers != "nothing":
             weights = total if strategy.gathers == "all" else outside + 2 * block
-            numbers += weights + outside + 2 * block
+            numbers += weights + learns * (outside + 2 * block)
         states = 0
         if strategy.tensor:
             states = rows * (micro.target + micro.source) * config.dim * micro.products.itemsize
@@ -207,8 +219,16 @@ class Planner:
         if strategy.masters:
             micro = replace(micro, weights=micro.products)
         if (config, micro) not in self._played:
-            self._played[config, micro] = rehearse(config, micro, job.recipe)
+            self._played[config, micro] = rehearse(config, micro, job.recipe, job.amend)
         return self._played[config, micro]
+
+    def _learns(self, strategy: Strategy) -> float:
+        """The share of the weights that does."""
+        if self.job.amend is None:
+            return 1.0
+        config = sliced(self.job.config, self._mesh(strategy).tensor)
+        trained = self._rehearsal(strategy, self.job.micro.rows).trained
+        return trained / count_parameters(config)["total"]
 
     def _mesh(self, strategy: Strategy) -> Mesh:
         return strategy.mesh(self.job.devices, self.job.replicas, self.job.tensor)
@@ -269,9 +289,11 @@ def _gather(numbers: float, among: int, abreast: int, device: Device) -> float:
     return (among - 1) / among * seconds / LINK_SHARE
 
 
-def _flops(config: TransformerConfig, micro: Micro) -> tuple[float, float, float]:
+def _flops(
+    config: TransformerConfig, micro: Micro, learns: float, twice: bool = True
+) -> tuple[float, float, float]:
     """Of a row: those of the blocks' products, of the head's, and of attention, which grow with
-    the square."""
+    the square. A third of a matrix's is for its gradient, which only what learns has."""
 
     def of(times: int) -> float:
         return training_flops(
@@ -283,8 +305,9 @@ def _flops(config: TransformerConfig, micro: Micro) -> tuple[float, float, float
 
     attention = (of(2) - 2 * of(1)) / 2
     head = 6.0 * config.num_outputs * config.dim * micro.asked
-    again = 4 / 3 if config.output_stack.checkpointing else 1.0
-    return again * (of(1) - attention - head), head, again * attention
+    again = 1 / 3 if twice and config.output_stack.checkpointing else 0.0
+    passes = (2 + learns) / 3
+    return (again + passes) * (of(1) - attention - head), passes * head, (again + 1) * attention
 
 
 def _features(config: TransformerConfig, micro: Micro) -> float:

@@ -64,6 +64,10 @@ class Rehearsal:
     """Bytes of a training step on one device that holds the whole network."""
 
     weights: int
+    buffers: int
+    """What checkpoints have beside them, such as weights that are whole numbers (QLoRA)."""
+    trained: int
+    """Numbers that learn."""
     gradients: int
     optimizer: int
     """Its state."""
@@ -75,12 +79,20 @@ class Rehearsal:
     """The most that the optimizer works with beside weights, gradients and its state."""
 
 
-def rehearse(config: TransformerConfig, micro: Micro, recipe: Recipe) -> Rehearsal:
+Amend = Callable[[Transformer], None]
+"""What is done to a network before it is trained, such as to freeze it beside adapters."""
+
+
+def rehearse(
+    config: TransformerConfig, micro: Micro, recipe: Recipe, amend: Amend | None = None
+) -> Rehearsal:
     """Play one step through; takes some tens of milliseconds a block."""
     ledger = _Ledger(asked=round(micro.rows * micro.asked))
     kernels: Any = contextlib.nullcontext() if micro.on_cpu else _GPUKernels()
     with FakeTensorMode(), _default_dtype(micro.weights), ledger, kernels:
         network = Transformer(config if micro.on_cpu else _with_sdpa(config)).train()
+        if amend is not None:
+            amend(network)
         if not micro.on_cpu:
             _use_gpu_kernels_(network)
         optimizer = recipe.build(network)
@@ -95,6 +107,8 @@ def rehearse(config: TransformerConfig, micro: Micro, recipe: Recipe) -> Rehears
         state = ledger.live - before
     return Rehearsal(
         weights=ledger.weights,
+        buffers=ledger.buffers,
+        trained=ledger.trained,
         gradients=ledger.gradients,
         optimizer=state,
         kept=kept,
@@ -147,21 +161,25 @@ class _Ledger(TorchDispatchMode):
     def __init__(self, asked: int) -> None:
         super().__init__()
         self.asked = asked
-        self.live = self.weights = self.gradients = 0
+        self.live = self.weights = self.trained = self.buffers = self.gradients = 0
         self.moments: list[tuple[int, int]] = []
         self._known: dict[int, Any] = {}
 
     def begin(self, network: nn.Module) -> None:
         """What there is now are weights; what they get from here on are gradients."""
         self.weights = sum(weight.nbytes for weight in network.parameters())
+        saved = network.state_dict()
+        self.buffers = sum(each.nbytes for name, each in network.named_buffers() if name in saved)
         self.moments.clear()
         for weight in network.parameters():
-            weight.register_post_accumulate_grad_hook(self._got_gradient)
+            if weight.requires_grad:
+                self.trained += weight.numel()
+                weight.register_post_accumulate_grad_hook(self._got_gradient)
 
     @property
     def working(self) -> int:
-        """Bytes beside weights and gradients."""
-        return self.live - self.weights - self.gradients
+        """Bytes beside weights, buffers and gradients."""
+        return self.live - self.weights - self.buffers - self.gradients
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is aten._local_scalar_dense.default:

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
+from gpt4o_lit.callbacks.lora import LoRA
 from gpt4o_lit.data.tables import TablesDataModule
 from gpt4o_lit.evaluation.devices import Device
 from gpt4o_lit.evaluation.plan import Job
-from gpt4o_lit.evaluation.rehearsal import Micro
+from gpt4o_lit.evaluation.rehearsal import Amend, Micro
 from gpt4o_lit.experiments.experiment import Experiment
 from gpt4o_lit.model import TransformerConfig
 from gpt4o_lit.tasks import Classification, ExtractiveQA, Pretraining, Task, TokenClassification
@@ -40,8 +41,16 @@ def job_of(experiment: Experiment, device: Device, devices: int = 1) -> Job:
         devices=devices,
         accumulate=settings.trainer.accumulate_grad_batches or 1,
         rate=_precision(settings.trainer.precision)[2],
+        amend=_amendment(experiment),
         **_groups(settings.trainer.strategy),
     )
+
+
+def _amendment(experiment: Experiment) -> Amend | None:
+    """What adapters do to the network."""
+    callbacks = experiment.callbacks() if experiment.settings.trainer.callbacks else []
+    adapters = [each for each in callbacks if isinstance(each, LoRA) and each.enabled]
+    return adapters[0].prepare if adapters else None
 
 
 def _groups(strategy: Any) -> dict[str, int]:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,9 @@ from gpt4o_lit import cli
 from gpt4o_lit.experiments.record import LOG
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+# A thread that has computed nothing, as long as this process lives: a child has the thread alone
+# that forked it, and would wait for ever for the others of an OpenMP team of its own.
+_FORKS = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forks")
 
 
 class Job(Protocol):
@@ -77,16 +81,20 @@ class Machine:
     def start(self, arguments: list[str], path: Path, slot: int = 0) -> Forked:
         """Fork a process that runs a command line in the run directory `path`.
 
-        A fork shares what was imported, which else costs each run seconds. This process has to be
-        one that has computed nothing: threads of OpenMP and CUDA are lost in a fork.
+        A fork shares what was imported, which else costs each run seconds. CUDA is lost in it, so
+        this process must not have used that.
         """
         path.mkdir(parents=True, exist_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
+        return Forked(_FORKS.submit(self._fork, arguments, path, slot).result())
+
+    def _fork(self, arguments: list[str], path: Path, slot: int) -> int:
+        """The number of the child, which never returns."""
         parent = os.getpid()
         pid = os.fork()
         if pid:
-            return Forked(pid)
+            return pid
         try:
             os.setpgid(0, 0)  # Ctrl-C is the parent's, who tells us
             _die_with(parent)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from gpt4o_lit.callbacks import LoRA
+from gpt4o_lit.compression import count_trained
 from gpt4o_lit.evaluation.devices import GPUS, Device, find_device
 from gpt4o_lit.evaluation.plan import (
     Job,
@@ -17,7 +19,8 @@ from gpt4o_lit.evaluation.plan import (
 )
 from gpt4o_lit.evaluation.rehearsal import Micro
 from gpt4o_lit.evaluation.sharding import STRATEGIES, block_parameters, sliced
-from gpt4o_lit.model import TransformerConfig, count_parameters
+from gpt4o_lit.model import Transformer, TransformerConfig, count_parameters
+from gpt4o_lit.model.weight_format import WeightFormat
 from gpt4o_lit.optim import AdamW, Muon
 from gpt4o_lit.strategies import DeepSpeed
 from tests.evaluation.published import Row, rows
@@ -149,6 +152,29 @@ def test_groups_that_do_not_divide_the_devices_are_refused() -> None:
     for name, told in (("hsdp", "replicas"), ("fsdp2 x tensor", "size of the groups")):
         with pytest.raises(ValueError, match=rf"devices \(9\) must be a multiple of the {told}"):
             odd.outlook(STRATEGIES[name])
+
+
+@pytest.mark.parametrize("quantize", [None, WeightFormat(bits=4, group_size=32)])
+def test_adapters_alone_have_gradients_and_an_optimizer(
+    planner: Planner, quantize: WeightFormat | None
+) -> None:
+    adapters = LoRA(rank=4, quantize=quantize)
+    network = Transformer(SMALL)
+    adapters.prepare(network)
+    trained = count_trained(network)
+    amended = Planner(job(amend=adapters.prepare))
+    whole, beside = (each.memory(STRATEGIES["ddp"], 2) for each in (planner, amended))
+    assert (whole["gradients"], beside["gradients"]) == (4 * PARAMETERS, 4 * trained)
+    assert beside["optimizer"] == pytest.approx(8 * trained, rel=0.01)
+    if quantize is None:
+        assert beside["weights"] == pytest.approx(whole["weights"] + 4 * trained, rel=0.01)
+    else:  # embeddings stay as they are
+        assert beside["weights"] < 0.5 * whole["weights"]
+    masters = amended.memory(STRATEGIES["zero2"], 2)["masters"]
+    assert masters == pytest.approx(4 * trained / 8, rel=0.01)
+    for name in ("ddp", "fsdp2", "zero2"):
+        slow, fast = (each.step_seconds(STRATEGIES[name]) for each in (planner, amended))
+        assert slow / 3 < fast < slow
 
 
 def test_blocks_and_what_is_outside_are_all_parameters() -> None:
