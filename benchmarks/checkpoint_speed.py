@@ -14,7 +14,7 @@ from gpt4o_lit.callbacks.checkpoint_files import CheckpointFiles, Keeping
 from gpt4o_lit.interop.checkpoints import load_checkpoint, step_file
 from gpt4o_lit.strategies.allocator import keep_freed_memory
 
-PARAMETERS, PARTS, ROUNDS = 100_000_000, 100, 3
+PARAMETERS, PARTS, ROUNDS = 100_000_000, 100, 5
 
 
 def main() -> None:
