@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from gpt4o_lit.evaluation.devices import Device
-from gpt4o_lit.evaluation.plan import Job, Planner
+from gpt4o_lit.evaluation.plan import Planner
 from gpt4o_lit.evaluation.sharding import STRATEGIES
 from gpt4o_lit.experiments.experiment import read_experiment
-from gpt4o_lit.experiments.job import described, micro_batch
+from gpt4o_lit.experiments.job import job_of
 from tests.end_to_end.conftest import give
 
 # A process's memory from before its network is built, kernels loaded, to the last batch.
@@ -78,6 +78,18 @@ def enlarge(config: Path, kind: str, size: str, optimizer: str, precision: str) 
     return ["--config", str(config), "--data.init_args.corpus.sources", "['*.txt']"]
 
 
+def measured_and_planned(flags: list[str]) -> tuple[int, float]:
+    """Bytes at the peak of a fit."""
+    probed = ["--trainer.callbacks+=probe.Probe", "--run_dir", "run"]
+    command = [sys.executable, "-m", "gpt4o_lit", "fit", *flags, *probed]
+    subprocess.run(command, check=True, capture_output=True, timeout=500)
+    job = job_of(read_experiment(flags), CPU)
+    planned = sum(Planner(job).memory(STRATEGIES["one"], job.micro.rows).values())
+    measured = int(Path("peak").read_text(encoding="utf-8"))
+    print(f"{planned / 1e6:.0f} of {measured / 1e6:.0f} MB")
+    return measured, planned
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("optimizer", ["AdamW", "Muon"])
@@ -86,21 +98,17 @@ def enlarge(config: Path, kind: str, size: str, optimizer: str, precision: str) 
 def test_a_fit_takes_the_memory_that_was_planned(
     kind: str, size: str, optimizer: str, precision: str, config: Path
 ) -> None:
-    flags = enlarge(config, kind, size, optimizer, precision)
-    probed = ["--trainer.callbacks+=probe.Probe", "--run_dir", "run"]
-    command = [sys.executable, "-m", "gpt4o_lit", "fit", *flags, *probed]
-    subprocess.run(command, check=True, capture_output=True, timeout=500)
-    experiment = read_experiment(flags)
-    task, data = experiment.model, experiment.datamodule
-    micro = micro_batch(task, data, precision, on_cpu=True)
-    job = Job(
-        config=described(task, data),
-        micro=micro,
-        recipe=task.optimizer_recipe,
-        device=CPU,
-        devices=1,
-    )
-    planned = sum(Planner(job).memory(STRATEGIES["one"], micro.rows).values())
-    measured = int(Path("peak").read_text(encoding="utf-8"))
-    print(f"{kind} {size} {optimizer} {precision}: {planned / 1e6:.0f} of {measured / 1e6:.0f} MB")
+    measured, planned = measured_and_planned(enlarge(config, kind, size, optimizer, precision))
+    assert planned == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantize", ["null", "{bits: 4, group_size: 32}"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_adapters_take_the_memory_that_was_planned(
+    precision: str, quantize: str, config: Path
+) -> None:
+    flags = enlarge(config, "decoder", "large", "AdamW", precision)
+    lora = ["--config", "with/lora", "--trainer.callbacks.quantize", quantize]
+    measured, planned = measured_and_planned(flags + lora)
     assert planned == pytest.approx(measured, rel=0.1)
