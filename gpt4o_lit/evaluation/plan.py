@@ -25,7 +25,7 @@ LOGIT_BYTES = 8
 
 HOST_LINK = 25e9
 """Bytes/s that reach a CPU over PCIe 4.0 x16."""
-HEAP = 0.27
+HEAP = 0.35
 """What a CPU's heap holds in gaps, over what is used: `strategies/allocator.py` keeps freed memory.
 Measured by tests/end_to_end/test_plan.py."""
 LARGEST_CLUSTER = 4096
@@ -94,11 +94,13 @@ class Planner:
         """All of it, of one strategy.
 
         Raises:
-            ValueError: the optimizer or the network cannot be had in parts.
+            ValueError: the optimizer, the network or its adapters cannot be had in parts.
         """
         job, recipe = self.job, self.job.recipe
         if strategy.needs_parts and getattr(recipe, "needs_whole_weights", False):
             raise ValueError(f"{type(recipe).__name__} needs weights that are whole")
+        if strategy.tensor and job.amend is not None:
+            raise ValueError("adapters need layers that are whole")
         used = self.memory(strategy, job.micro.rows)
         room = job.room
         largest = _largest(lambda rows: sum(self.memory(strategy, rows).values()), room)

@@ -172,6 +172,8 @@ def test_adapters_alone_have_gradients_and_an_optimizer(
         assert beside["weights"] < 0.5 * whole["weights"]
     masters = amended.memory(STRATEGIES["zero2"], 2)["masters"]
     assert masters == pytest.approx(4 * trained / 8, rel=0.01)
+    with pytest.raises(ValueError, match="adapters need layers that are whole"):
+        amended.outlook(STRATEGIES["tensor parallel"])
     for name in ("ddp", "fsdp2", "zero2"):
         slow, fast = (each.step_seconds(STRATEGIES[name]) for each in (planner, amended))
         assert slow / 3 < fast < slow
