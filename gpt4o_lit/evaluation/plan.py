@@ -25,7 +25,7 @@ LOGIT_BYTES = 8
 
 HOST_LINK = 25e9
 """Bytes/s that reach a CPU over PCIe 4.0 x16."""
-HEAP = 0.35
+HEAP = 0.30
 """What a CPU's heap holds in gaps, over what is used: `strategies/allocator.py` keeps freed memory.
 Measured by tests/end_to_end/test_plan.py."""
 LARGEST_CLUSTER = 4096
