@@ -32,7 +32,7 @@ NOT_RUN = {
     r"--cluster slurm ": "needs SLURM; tests/experiments/test_cluster.py runs it on stand-ins",
     r"^WANDB_MODE=online ": "needs an account of Weights & Biases",
     r"^wandb sync ": "needs an account of Weights & Biases",
-    r"^gpt4o-lit dashboard .* --save$": "needs an account of Weights & Biases",
+    r"^gpt4o-lit dashboard .* --save\b": "needs an account of Weights & Biases",
     r"^tensorboard --logdir ": "serves until it is stopped",
 }
 """Commands that are only read, by what they look like, and why."""
