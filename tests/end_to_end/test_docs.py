@@ -40,7 +40,7 @@ NOT_RUN = {
 FIT = (
     "--trainer.max_steps 2 --trainer.val_check_interval 2 --trainer.check_val_every_n_epoch null "
     "--trainer.limit_val_batches 1 --trainer.log_every_n_steps 1 --model_card.measure false "
-    "--samples.max_new_tokens 4"
+    "--samples.max_new_tokens 4 --checkpoint.every_n_train_steps 1"
 )
 FEWER = {
     "fit": FIT,
