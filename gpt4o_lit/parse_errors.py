@@ -21,6 +21,7 @@ WRAPPINGS = (
     r"Expected a path but \S+ either not accessible or invalid",
     r"(- )?Expected a <class 'NoneType'>.*$",
     r"(- )?Given value.*$",
+    r"^Expected a <class 'str'> -(?= \S)",  # a class or a word
     r"(- )?Not a valid subclass of \w+ Subclass types expect one of:.*$",
 )
 HINT = "did you mean"
@@ -102,7 +103,6 @@ def _near_class(message: str) -> str | None:
         except ImportError:
             continue
         if not hasattr(module, name):
-            # Lightning says the names of strategies in small letters.
             public = {each.lower(): each for each in dir(module) if each[0].isupper()}
             near = get_close_matches(name.lower(), public, 1, cutoff=0.5)
             if near:

@@ -3,6 +3,7 @@
 import pytest
 
 from gpt4o_lit.__main__ import main
+from gpt4o_lit.parse_errors import explain
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,22 @@ def test_a_mistake_names_the_nearest_right_word(
     assert message.format("did you mean") in shown.err
     assert shown.err.count("\n") == 1
     assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ("Expected a <class 'str'> - size: Expected a <class 'int'>", "size: Expected a <class"),
+        (
+            "Expected a <class 'str'> - Problem with given class_path 'gpt4o_lit.strategies.FSPD2'",
+            "Problem with given class_path 'gpt4o_lit.strategies.FSPD2'; did you mean "
+            "'gpt4o_lit.strategies.FSDP2'?",
+        ),
+        ("Expected a <class 'str'>", "Expected a <class 'str'>"),
+    ],
+)
+def test_what_might_have_been_a_word_is_told_as_what_it_is(told: str, message: str) -> None:
+    assert explain(told).startswith(message)
 
 
 @pytest.mark.parametrize("verb", ["generate", "tokenizer", "corpus", "configs"])
