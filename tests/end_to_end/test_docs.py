@@ -202,6 +202,8 @@ def fewer(argv: list[str]) -> list[str]:
             flags += ONE_STEP_MORE.split()
         if any(name in argv for name in OWN_ROWS) and "pretrained.yaml" not in argv:
             flags += BYTES.split()
+        if "with/prune_structured" in argv:
+            flags += ["--trainer.callbacks.times", "1"]  # the second cut comes 20 steps later
     return flags
 
 
