@@ -1,5 +1,6 @@
 """Cutting a network smaller while it trains."""
 
+from functools import partial
 from typing import Any, ClassVar
 
 from lightning import Callback, Trainer
@@ -9,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from gpt4o_lit.callbacks.calibration import calibrating, require_batches
 from gpt4o_lit.callbacks.combining import Refused, require_combinable
 from gpt4o_lit.callbacks.pruning import Pruning
-from gpt4o_lit.compression import Cut, choose, cut_, cut_state_, measure_importance
+from gpt4o_lit.compression import Cut, choose, cut_, cut_state_, measure_importance, refit_
 from gpt4o_lit.compression.importance import By
 from gpt4o_lit.model import TransformerConfig
 
@@ -27,6 +28,7 @@ class StructuredPruning(Callback):
         every: Steps from one part to the next.
         importance: What matters: activation (arXiv:2407.14679) or taylor (arXiv:1905.10650); blocks
             go by their influence (arXiv:2403.03853) either way.
+        refit: Let what stays make good for the heads and channels that go (arXiv:2302.04089).
         num_batches: Training batches that each process looks at.
         enabled: False cuts nothing.
     """
@@ -45,6 +47,7 @@ class StructuredPruning(Callback):
         times: int = 1,
         every: int = 50,
         importance: By = "activation",
+        refit: bool = True,
         num_batches: int = 8,
         enabled: bool = True,
     ) -> None:
@@ -55,6 +58,7 @@ class StructuredPruning(Callback):
             raise ValueError(f"at ({at}) must not be negative; set it to 0")
         self.cut, self.at, self.times, self.every = cut, at, times, every
         self.importance: By = importance
+        self.refit = refit
         self.num_batches, self.enabled = num_batches, enabled
         self._done = 0
         self._dense: TransformerConfig | None = None
@@ -115,11 +119,14 @@ class StructuredPruning(Callback):
     def _cut(self, trainer: Any, task: Any, cut: Cut) -> None:
         network = task.transformer
         assert self._dense is not None
+        add_up = partial(trainer.strategy.reduce, reduce_op="sum")
         with calibrating(trainer, task, self.num_batches) as losses:
-            scores = measure_importance(network, losses, self.importance)
-        scores = scores.map(lambda sums: trainer.strategy.reduce(sums, reduce_op="sum"))
+            scores = measure_importance(network, losses, self.importance).map(add_up)
+            kept = choose(scores, network.config, self._dense, cut)
+            if self.refit:
+                refit_(network, kept, losses, add_up)
         shapes = {weight: weight.shape for weight in network.parameters()}
-        cuts = cut_(network, choose(scores, network.config, self._dense, cut))
+        cuts = cut_(network, kept)
         for optimizer in trainer.optimizers:
             cut_state_(optimizer, cuts, shapes)
         task.on_network_cut(self._dense)

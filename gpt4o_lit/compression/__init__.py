@@ -15,6 +15,7 @@ from gpt4o_lit.compression.magnitude import Pattern, magnitude_masks
 from gpt4o_lit.compression.movement import MovementScores
 from gpt4o_lit.compression.post_training import Reductions, quantize_, round_
 from gpt4o_lit.compression.recipe import FormatRule, Formats
+from gpt4o_lit.compression.refit import refit_
 from gpt4o_lit.compression.shrink import Cut, choose
 from gpt4o_lit.compression.sparsity import Masks, SparsitySchedule
 from gpt4o_lit.compression.structure import Kept, cut_, cut_state_
@@ -45,6 +46,7 @@ __all__ = [
     "prune_blocks_",
     "quantize_",
     "quantize_base_",
+    "refit_",
     "require_in_blocks",
     "round_",
     "sparse_gpt_",
