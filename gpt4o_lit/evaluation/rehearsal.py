@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gpt4o_lit.evaluation.heap import STEPS, Trace, extent
 from gpt4o_lit.model import StackConfig, Transformer, TransformerConfig
 from gpt4o_lit.model.block import Block
 from gpt4o_lit.model.dropout import Dropout
@@ -77,6 +78,16 @@ class Rehearsal:
     """Over forward and backward: memory beside weights, gradients and state; and gradients."""
     updates: int
     """The most that the optimizer works with beside weights, gradients and its state."""
+    heap: int | None
+    """On a CPU: how far its heap reaches after a few steps."""
+
+    @property
+    def gaps(self) -> float:
+        """How far a CPU's heap reaches over the most that is in use."""
+        assert self.heap is not None
+        working = max(working + gradients for working, gradients in self.moments)
+        working = max(working, self.updates + self.gradients)
+        return self.heap / (self.weights + self.buffers + self.optimizer + working)
 
 
 Amend = Callable[[Transformer], None]
@@ -97,13 +108,17 @@ def rehearse(
             _use_gpu_kernels_(network)
         optimizer = recipe.build(network)
         ledger.begin(network)
+        ledger.trace.end_part()
         loss = _loss(network, micro)
+        ledger.trace.end_part()
         kept, forward = ledger.working, len(ledger.moments)
         loss.backward()
         del loss
+        ledger.trace.end_part()
         moments, before = ledger.moments.copy(), ledger.live
         ledger.moments.clear()
         optimizer.step()
+        ledger.trace.end_part()
         state = ledger.live - before
     return Rehearsal(
         weights=ledger.weights,
@@ -118,6 +133,7 @@ def rehearse(
             *moments[forward:],
         ),
         updates=max(working for working, _ in ledger.moments) - state,
+        heap=extent(ledger.trace.steps(STEPS)) if micro.on_cpu else None,
     )
 
 
@@ -163,6 +179,7 @@ class _Ledger(TorchDispatchMode):
         self.asked = asked
         self.live = self.weights = self.trained = self.buffers = self.gradients = 0
         self.moments: list[tuple[int, int]] = []
+        self.trace = Trace()
         self._known: dict[int, Any] = {}
 
     def begin(self, network: nn.Module) -> None:
@@ -202,11 +219,13 @@ class _Ledger(TorchDispatchMode):
         if key not in self._known:
             size = storage.nbytes()
             self.live += size
-            self._known[key] = weakref.ref(storage, lambda _: self._leave(key, size))
+            number = self.trace.take(size)
+            self._known[key] = weakref.ref(storage, lambda _: self._leave(key, size, number))
 
-    def _leave(self, key: int, size: int) -> None:
+    def _leave(self, key: int, size: int, number: int) -> None:
         del self._known[key]
         self.live -= size
+        self.trace.give(number)
 
     def _got_gradient(self, weight: Tensor) -> None:
         assert weight.grad is not None
