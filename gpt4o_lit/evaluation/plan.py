@@ -25,7 +25,7 @@ LOGIT_BYTES = 8
 
 HOST_LINK = 25e9
 """Bytes/s that reach a CPU over PCIe 4.0 x16."""
-SMALL_GAPS = 0.16
+SMALL_GAPS = 0.18
 """What small objects between tensors add to a CPU's heap as it is played through, and what a
 process has beside that heap. Both fitted to what tests/end_to_end/test_plan.py measures."""
 BESIDE_HEAP = 30e6
