@@ -91,8 +91,7 @@ def by_magnitude(network: Transformer, _: Losses, **how: Any) -> None:
 def by_inputs(network: Transformer, losses: Losses, *, method: Any, share: Share) -> None:
     """Wanda and SparseGPT."""
     weights = Targets().weights(network)
-    for _ in prune_blocks_(network, weights, losses, method, share, reduce=lambda sums: sums):
-        pass
+    list(prune_blocks_(network, weights, losses, method, share, reduce=lambda sums: sums))
 
 
 def cut(network: Transformer, losses: Losses, *, share: float, refit: bool) -> None:

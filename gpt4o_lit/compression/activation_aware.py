@@ -1,6 +1,6 @@
 """Pruning at once by what the layers read: Wanda and SparseGPT."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpt4o_lit.compression.calibration import (
     Forward,
+    Reduce,
     blocks_in_turn,
     gram,
     measure_inputs,
@@ -21,8 +22,6 @@ from gpt4o_lit.model import Transformer
 # O outputs, I inputs
 
 Method = Literal["wanda", "sparse_gpt"]
-Reduce = Callable[[Tensor], Tensor]
-
 COLUMNS = 128  # pruned one by one before the columns right of them learn of it
 
 

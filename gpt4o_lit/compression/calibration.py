@@ -16,6 +16,8 @@ Forward = Callable[[], object]
 """Reads one batch by the whole network; what it gives is of no interest."""
 Run = Callable[[], list[Tensor]]
 """Runs one block on every batch, and gives what it gives."""
+Reduce = Callable[[Tensor], Tensor]
+"""Sums what the processes saw, each on batches of its own."""
 Measure = Callable[[Tensor], Tensor]
 """Turns inputs (M, I) into something that is added up over batches, or of which the most counts."""
 

@@ -1,20 +1,18 @@
 """Output layers fitted anew where heads and channels go: what stays makes good for them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt4o_lit.compression.calibration import Forward, blocks_in_turn, gram, measure_inputs
+from gpt4o_lit.compression.calibration import Forward, Reduce, blocks_in_turn, gram, measure_inputs
 from gpt4o_lit.compression.second_order import DAMPING
 from gpt4o_lit.compression.structure import Kept, axes_of
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.model.linear import Linear
 
 # O outputs, I inputs, K inputs that stay, G inputs that go, J all of them
-
-Reduce = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()

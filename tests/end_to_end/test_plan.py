@@ -105,11 +105,10 @@ def test_a_fit_takes_the_memory_that_was_planned(
 @pytest.mark.slow
 @pytest.mark.parametrize("quantize", ["null", "{bits: 4, group_size: 32}"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_adapters_take_about_the_memory_that_was_planned(
+def test_adapters_take_the_memory_that_was_planned(
     precision: str, quantize: str, config: Path
 ) -> None:
-    """The plan is up to a ninth too low, with bf16-mixed most of all."""
     flags = enlarge(config, "decoder", "large", "AdamW", precision)
     lora = ["--config", "with/lora", "--trainer.callbacks.quantize", quantize]
     measured, planned = measured_and_planned(flags + lora)
-    assert planned == pytest.approx(measured, rel=0.15)
+    assert planned == pytest.approx(measured, rel=0.1)

@@ -9,6 +9,8 @@ import pytest
 
 from gpt4o_lit.evaluation.heap import ALIGNMENT, HEADER, UNIT, Heap, Trace, extent
 
+LIBC, VERSION = platform.libc_ver()
+
 # Takes and gives back what it is told by posix_memalign, and tells how far glibc's heap got.
 REAL = """
 import ctypes
@@ -85,7 +87,7 @@ def test_a_gap_of_the_same_size_is_too_small_and_its_neighbour_helps() -> None:
 
 
 @pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc" or platform.libc_ver()[1] >= "2.38",
+    LIBC != "glibc" or tuple(map(int, VERSION.split("."))) >= (2, 38),
     reason="of the malloc of glibc before 2.38",
 )
 @pytest.mark.parametrize("seed", range(3))
