@@ -143,7 +143,7 @@ class _Row:
         while left:
             count = min(self.draft.num_proposed, left - 1)
             proposed, guesses = self._propose(draft_cache, unread, count)
-            scores_TV = self._read(self.large, cache, [token, *proposed])
+            scores_TV = self._judge(cache, [token, *proposed])
             kept, token = self._check(proposed, guesses, scores_TV)
             self.draft.checks += 1
             self.draft.proposed += count
@@ -171,6 +171,19 @@ class _Row:
                 unread = [self._draw(guesses[-1])]
             proposed += unread
         return proposed, guesses
+
+    def _judge(self, cache: KVCache, ids: list[int]) -> Tensor:
+        """The large network's scores behind these tokens: (T, V).
+
+        Fewer than its compiled step reads have others behind them, which are forgotten.
+        """
+        padding = self.draft.num_proposed + 1 - len(ids)
+        room = cache.max_seq_len - cache.used - len(ids)
+        if not self.large.compiled or len(ids) == 1 or padding > room:
+            padding = 0
+        scores_TV = self._read(self.large, cache, ids + ids[:1] * padding)
+        cache.rewind(cache.used - padding)
+        return scores_TV[: len(ids)]
 
     def _check(
         self, proposed: list[int], guesses: list[Tensor], scores_TV: Tensor
