@@ -81,7 +81,8 @@ def explain(message: str, known_keys: Iterable[str] = ()) -> str:
     cause = " ".join(message.split())
     for wrapping in WRAPPINGS:
         cause = " ".join(re.sub(wrapping, " ", cause).split())
-    cause = cause.strip(" -") or "the command line could not be read"
+    cause = re.sub(r"^(.+?)( - \1)+$", r"\1", cause.strip(" -"))  # once for each type it may have
+    cause = cause or "the command line could not be read"
     cause = cause.replace(".help'", "'")  # the parser may mean `optimizer` by `optimizer.help`
     line = f"{'.'.join(keys)}: {cause}" if keys else cause
     near = None

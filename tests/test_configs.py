@@ -181,6 +181,10 @@ def test_a_mistyped_callback_is_told_in_as_few_words(
             "did you mean 'gpt4o_lit.objectives.CausalLM'?",
         ),
         (
+            "--trainer.callbacks+=Distilation",
+            "callbacks: Expected a dot import path string: Distilation; did you mean",
+        ),
+        (
             "--model.init_args.transformer.decoder.attention.num_kv_heads=4",
             "num_heads (6) must be a multiple of num_kv_heads (4)",
         ),
