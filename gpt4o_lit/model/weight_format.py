@@ -67,7 +67,8 @@ class WeightFormat:
         That number has no counterpart above 0, so steps are the finest that keep this weight
         exact. Where it is above 0 the scale is below.
         """
-        least, most = torch.aminmax(self.grouped(weight_OI.float()), dim=-1)
+        groups = self.grouped(weight_OI.float())
+        least, most = groups.amin(-1), groups.amax(-1)  # both at once take 20 times as long on CPUs
         return as_stored(torch.where(most > -least, most, least) / self.lowest)
 
     def scales_of_sizes(self, logs: Tensor, weight_OI: Tensor) -> Tensor:
@@ -107,6 +108,17 @@ def round_inputs(x: Tensor) -> tuple[Tensor, Tensor]:
 
     bfloat16 holds these numbers exactly.
     """
-    steps = x.abs().amax(-1, keepdim=True).float() / INPUT_LEVELS
+    numbers = x.to(torch.float32, copy=True)
+    steps = round_rows_(numbers)
+    return numbers.to(x.dtype), steps
+
+
+def round_rows_(x: Tensor) -> Tensor:
+    """Turn float32 into whole numbers from -127 to 127; each row's step, (..., 1).
+
+    CPUs do this several times faster than the same in bfloat16.
+    """
+    steps = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)).div_(INPUT_LEVELS)
     steps.clamp_(min=torch.finfo(torch.float32).tiny)
-    return (x / steps).round_().to(x.dtype), steps
+    x.div_(steps).round_()
+    return steps
