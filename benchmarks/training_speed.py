@@ -9,6 +9,8 @@ AdamW (fused), and zeroing the gradients on one fixed batch. Each contender has 
 own, and they take their steps in turn. `gpt4o-lit fit` lets glibc keep freed memory; no peer does:
 `--allocator ours` measures each as it ships, `--allocator all` gives that setting to everybody.
 `--compile` compiles every contender but ours, in place. litgpt is measured where it is installed.
+`int8` is bfloat16 with `with/int8_training` for ours; where torchao is installed, peers are
+measured in bfloat16 and with its int8 mixed-precision training, heads left out as in ours.
 """
 
 import argparse
@@ -28,6 +30,7 @@ import torch.nn.functional as F
 from plain_gpt import PlainGPT
 from torch import Tensor, nn
 
+from gpt4o_lit.compression import Targets, use_int8_products_
 from gpt4o_lit.evaluation.efficiency import measured_peak
 from gpt4o_lit.model import (
     AttentionConfig,
@@ -66,6 +69,7 @@ SHAPES = {
     "124m": Shape(12, 768, 12, 50304, 512, 2),
     "t5-small": Shape(6, 512, 8, 32128, 128, 4, source_len=512),
 }
+WITH_TORCHAO = ", torchao's int8"
 Loss = Callable[..., Tensor]
 
 
@@ -226,6 +230,10 @@ def contenders(shape: Shape) -> dict[str, Callable[[], tuple[nn.Module, Loss]]]:
 
 def step_of(model: nn.Module, loss: Loss, shape: Shape, precision: str) -> Callable[[], None]:
     """One training step on a fixed batch."""
+    if precision == "int8" and isinstance(model, Transformer):
+        use_int8_products_(model, Targets())
+    elif precision == "torchao":
+        multiply_int8_by_torchao(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     tokens = torch.randint(0, shape.vocab_size, (shape.batch_size, shape.seq_len + 1))
     batch = [tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()]
@@ -234,13 +242,25 @@ def step_of(model: nn.Module, loss: Loss, shape: Shape, precision: str) -> Calla
 
     def step() -> None:
         low = torch.autocast("cpu", torch.bfloat16)
-        with low if precision == "bf16" else contextlib.nullcontext():
+        with contextlib.nullcontext() if precision == "fp32" else low:
             value = loss(*batch)
         value.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
+
+
+def multiply_int8_by_torchao(model: nn.Module) -> None:
+    """All matrices but the head's."""
+    from torchao.prototype.quantized_training import Int8MixedPrecisionTrainingConfig
+    from torchao.quantization import quantize_
+
+    quantize_(
+        model,
+        Int8MixedPrecisionTrainingConfig(grad_weight=False),
+        lambda part, name: isinstance(part, nn.Linear) and not name.endswith("head"),
+    )
 
 
 def work(name: str, args: argparse.Namespace, pipe: Connection) -> None:
@@ -250,10 +270,11 @@ def work(name: str, args: argparse.Namespace, pipe: Connection) -> None:
     if args.allocator == "all" or name.startswith("ours"):
         keep_freed_memory()
     shape = SHAPES[args.size]
-    model, loss = contenders(shape)[name]()
+    peer, _, torchao = name.partition(WITH_TORCHAO)
+    model, loss = contenders(shape)[peer]()
     if args.compile and not name.startswith("ours"):
         model.compile()
-    step = step_of(model, loss, shape, args.precision)
+    step = step_of(model, loss, shape, "torchao" if torchao else args.precision)
     while pipe.recv():
         start = time.perf_counter()
         step()
@@ -287,7 +308,7 @@ def main() -> None:
     """Measure all contenders in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SHAPES, default="10m")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
     parser.add_argument("--allocator", choices=("ours", "all"), default="ours")
     parser.add_argument("--compile", action="store_true", help="compile the peers")
     parser.add_argument("--steps", type=int, default=9, help="counted steps of each contender")
@@ -295,12 +316,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="these contenders alone")
     args = parser.parse_args()
     shape = SHAPES[args.size]
-    names = [
-        name
-        for name in contenders(shape)
-        if not args.only or any(word in name for word in args.only)
-    ]
-    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    names = list(contenders(shape))
+    if args.precision == "int8" and importlib.util.find_spec("torchao"):
+        names += [name + WITH_TORCHAO for name in names if not name.startswith("ours")]
+    names = [name for name in names if not args.only or any(word in name for word in args.only)]
+    dtype = torch.float32 if args.precision == "fp32" else torch.bfloat16
     peak = measured_peak(torch.device("cpu"), dtype)
     times = measure(names, args)
     reference = statistics.median(times[names[0]])
@@ -311,7 +331,7 @@ def main() -> None:
     )
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        line = f"{name:<22} {shape.tokens / median:8.0f} tok/s   x{median / reference:.2f} time"
+        line = f"{name:<36} {shape.tokens / median:8.0f} tok/s   x{median / reference:.2f} time"
         if not shape.source_len:
             config = config_of(shape, "Llama" in name)
             share = shape.tokens / median * flops_per_token(config, shape.seq_len) / peak

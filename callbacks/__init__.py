@@ -10,6 +10,7 @@ from gpt4o_lit.callbacks.efficiency_report import EfficiencyReport
 from gpt4o_lit.callbacks.elastic import Elastic
 from gpt4o_lit.callbacks.evaluate import Evaluate
 from gpt4o_lit.callbacks.explain import Explain
+from gpt4o_lit.callbacks.int8_training import Int8Training
 from gpt4o_lit.callbacks.label_quality import LabelQuality
 from gpt4o_lit.callbacks.lora import LoRA
 from gpt4o_lit.callbacks.manifest import Manifest
@@ -44,6 +45,7 @@ __all__ = [
     "Elastic",
     "Evaluate",
     "Explain",
+    "Int8Training",
     "LabelQuality",
     "LoRA",
     "MagnitudePruning",

@@ -16,7 +16,9 @@ EXAMPLE = """examples:
   gpt4o-lit plan --config quickstart --device cpu
   gpt4o-lit plan --config sst2 --config with/bf16 --devices 4 --device h200 --price 3
   gpt4o-lit plan --config quickstart --model.init_args.transformer model/llama_1b --device h100"""
-CHANGES_NETWORK = ("Distillation", "QuantizationAwareTraining", "StructuredPruning")
+CHANGES_NETWORK = (
+    "Distillation", "Int8Training", "QuantizationAwareTraining", "StructuredPruning"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from gpt4o_lit.compression.activation_aware import (
 from gpt4o_lit.compression.calibration import Forward
 from gpt4o_lit.compression.fake import FakeQuantization
 from gpt4o_lit.compression.importance import Importance, measure_importance
+from gpt4o_lit.compression.int8_products import Int8Products, use_int8_products_
 from gpt4o_lit.compression.low_rank import add_low_rank_, count_trained, quantize_base_
 from gpt4o_lit.compression.magnitude import Pattern, magnitude_masks
 from gpt4o_lit.compression.movement import MovementScores
@@ -28,6 +29,7 @@ __all__ = [
     "Formats",
     "Forward",
     "Importance",
+    "Int8Products",
     "Kept",
     "Masks",
     "MovementScores",
@@ -50,5 +52,6 @@ __all__ = [
     "require_in_blocks",
     "round_",
     "sparse_gpt_",
+    "use_int8_products_",
     "wanda_",
 ]

@@ -47,10 +47,19 @@ class Linear(nn.Linear, HasMatrix):
         modules: dict[str, Any] = self.__dict__["_modules"]
         return modules.get("low_rank")
 
+    @property
+    def int8(self) -> Any:
+        """What multiplies whole numbers in training (compression.Int8Products), once set."""
+        modules: dict[str, Any] = self.__dict__["_modules"]
+        return modules.get("int8")
+
     def forward(self, x: Tensor) -> Tensor:
         if self.fake is not None:
             return F.linear(self.fake.inputs(x), self.matrix(), self.bias)
-        y = linear(x, self.weight, self.bias, self.packed)
+        if self.training and self.int8 is not None:
+            y = self.int8(x, self.weight, self.bias)
+        else:
+            y = linear(x, self.weight, self.bias, self.packed)
         return y if self.low_rank is None else y + self.low_rank(x)
 
 

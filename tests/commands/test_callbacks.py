@@ -17,6 +17,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "EfficiencyReport": {"parent": "teacher", "rounds": 1},
     "Evaluate": {"texts": ["text.txt"], "every_n_steps": 2},
     "Explain": {"text": "the cat"},
+    "Int8Training": {},
     "LoRA": {"rank": 2},
     "MagnitudePruning": {"schedule": SCHEDULE},
     "MovementPruning": {"schedule": SCHEDULE},

@@ -41,6 +41,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "LoRA": LORA,
     "QLoRA": (*LORA, f"{CALLBACK}.quantize", "{bits: 4, group_size: 32}"),
     "QuantizationAwareTraining": ("--config", "with/qat_int8"),
+    "Int8Training": ("--config", "with/int8_training", "--trainer.precision", "32-true"),
     "Distillation": ("--config", "with/distill", f"{CALLBACK}.init_args.teacher", "../teacher"),
     "Stability": ("--config", "with/stability"),
     "MagnitudePruning": ("--config", "with/prune_magnitude"),
@@ -57,6 +58,7 @@ CELLS: dict[str, tuple[str, ...]] = {
     "LoRA": ("ddp", *PARTS),
     "QLoRA": ("fsdp2", "deepspeed_zero3"),
     "QuantizationAwareTraining": ("ddp", *PARTS),
+    "Int8Training": ("ddp", *PARTS),
     "Distillation": ("ddp", *PARTS),
     "Stability": ("ddp", "fsdp2", "tensor_parallel"),
     "MagnitudePruning": ("ddp",),
@@ -65,7 +67,7 @@ CELLS: dict[str, tuple[str, ...]] = {
     "StructuredPruning": ("ddp",),
 }
 """Under which strategies each is tried."""
-LOOSER = {"bf16-mixed": 0.02, "QuantizationAwareTraining": 1e-3}
+LOOSER = {"bf16-mixed": 0.02, "QuantizationAwareTraining": 1e-3, "Int8Training": 1e-3}
 """How far losses may be apart where it is more than 1e-5: bfloat16 has 8 bits, and DeepSpeed's
 network has it whole; a last bit of a weight may round it to the next of its whole numbers."""
 STEPS = ("--trainer.max_steps", "20", "--trainer.log_every_n_steps", "1", DROPOUT, "0")

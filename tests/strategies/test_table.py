@@ -63,6 +63,6 @@ def test_what_is_said_to_equal_one_process_is_run(feature: str, cells: dict[str,
 
 
 def test_compression_that_can_be_on_is_run() -> None:
-    for name in {"Distillation", "LoRA", "QuantizationAwareTraining", "Stability"}:
+    for name in {"Distillation", "Int8Training", "LoRA", "QuantizationAwareTraining", "Stability"}:
         run = {strategy.partition("_zero")[0] for strategy in CELLS[name]}
         assert run == {column for column, cell in ROWS[name].items() if cell == "yes"}, name
