@@ -6,9 +6,12 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,6 +27,21 @@ def test_every_folder_with_python_is_listed() -> None:
         for path in (ROOT / "gpt4o_lit").rglob("__init__.py")
     }
     assert folders | {"gpt4o_lit.callbacks"} == listed_packages()
+
+
+def test_what_is_pinned_installs_on_every_python_3_11() -> None:
+    """Debian 12 has 3.11.2; pip refuses what asks for a later one."""
+    asked = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        with suppress(PackageNotFoundError):  # what no test needs is not installed
+            asked[line] = metadata(line.partition("==")[0]).get("Requires-Python")
+    assert len(asked) > 100
+    later = {
+        line: rule
+        for line, rule in asked.items()
+        if not SpecifierSet(rule or "").contains("3.11.0")
+    }
+    assert not later
 
 
 @pytest.fixture(scope="module")
