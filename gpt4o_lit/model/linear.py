@@ -56,7 +56,8 @@ class Linear(nn.Linear, HasMatrix):
     def forward(self, x: Tensor) -> Tensor:
         if self.fake is not None:
             return F.linear(self.fake.inputs(x), self.matrix(), self.bias)
-        if self.training and self.int8 is not None:
+        # In this order: a compiled step would ask each layer anew whether it is in training.
+        if self.int8 is not None and self.training:
             y = self.int8(x, self.weight, self.bias)
         else:
             y = linear(x, self.weight, self.bias, self.packed)
