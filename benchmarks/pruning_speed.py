@@ -8,30 +8,19 @@ on one batch, plain, with masks held, and with scores of movement learned too, i
 Prints medians and ratios.
 """
 
-import argparse
 import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
-import yaml
+from step_costs import arguments, compare, config_of, seconds, windows
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from gpt4o_lit.compression import Masks, MovementScores, Targets, magnitude_masks
 from gpt4o_lit.compression.magnitude import Scope
-from gpt4o_lit.configs import find
-from gpt4o_lit.model import Transformer, TransformerConfig
+from gpt4o_lit.model import Transformer
 from gpt4o_lit.objectives import linear_cross_entropy
 from gpt4o_lit.strategies.allocator import keep_freed_memory
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long one call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def masks(weights: dict[str, Tensor], rounds: int) -> None:
@@ -62,12 +51,12 @@ def steps(network: Transformer, targets: dict[str, Tensor], tokens: int, rounds:
     held, scores = Masks(targets), MovementScores(targets)
     held.replace(magnitude_masks(targets, 0.5))
     scores.swap_(held.kept)
-    batch = torch.randint(0, network.config.vocab_size or 0, (tokens // 512, 513))
+    read, asked = windows(network.config, tokens)
 
     def step(prunes: bool, moves: bool) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            features = network.head.features(network.hidden(batch[:, :-1])).flatten(0, 1)
-            loss = linear_cross_entropy(features, network.head.weight, batch[:, 1:].flatten())
+            features = network.head.features(network.hidden(read)).flatten(0, 1)
+            loss = linear_cross_entropy(features, network.head.weight, asked.flatten())
         (loss / tokens).backward()
         if moves:
             scores.learn_()
@@ -80,29 +69,14 @@ def steps(network: Transformer, targets: dict[str, Tensor], tokens: int, rounds:
         optimizer.zero_grad(set_to_none=True)
 
     kinds = {"plain": (False, False), "masks held": (True, False), "movement": (True, True)}
-    times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for round in range(rounds + 1):  # the first warms up
-        for kind, flags in kinds.items():
-            took = seconds(lambda flags=flags: step(*flags))
-            if round:
-                times[kind].append(took)
-    for kind, own in times.items():
-        pairs = zip(own, times["plain"], strict=True)
-        ratio = statistics.median(a / b for a, b in pairs)
-        print(f"step of {tokens} tokens, {kind:11} {statistics.median(own):6.3f} s  x{ratio:.3f}")
+    compare({kind: partial(step, *flags) for kind, flags in kinds.items()}, tokens, rounds)
 
 
 def main() -> None:
     """Measure both."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="gpt2")
-    parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
+    args = arguments(__doc__.splitlines()[0])
     keep_freed_memory()
-    values = yaml.safe_load(find(f"model/{args.size}").read_text(encoding="utf-8"))
-    config = TransformerConfig.from_dict(values)
-    network = Transformer(config).train()
+    network = Transformer(config_of(args.size)).train()
     targets = Targets().weights(network)
     masks(targets, args.rounds)
     steps(network, targets, args.tokens, args.rounds)

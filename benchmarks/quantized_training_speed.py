@@ -7,24 +7,15 @@ rounding of `with/qat_int8` and of `with/qat_int4`, and with the products of `wi
 in alternation. Each has a network of its own. Prints medians and ratios.
 """
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import yaml
+from step_costs import arguments, compare, config_of, windows
 from torch import nn
 
-from gpt4o_lit.compression import (
-    FakeQuantization,
-    Formats,
-    Targets,
-    use_int8_products_,
-)
-from gpt4o_lit.configs import find
-from gpt4o_lit.model import Transformer, TransformerConfig
+from gpt4o_lit.compression import FakeQuantization, Formats, Targets, use_int8_products_
+from gpt4o_lit.model import Transformer
 from gpt4o_lit.model.weight_format import WeightFormat
 from gpt4o_lit.objectives import linear_cross_entropy
 from gpt4o_lit.strategies.allocator import keep_freed_memory
@@ -52,15 +43,15 @@ KINDS: dict[str, Callable[[Transformer], None]] = {
 
 
 def step_of(network: Transformer, tokens: int) -> Callable[[], None]:
-    """A step on one batch of windows of 512."""
+    """A step on one batch."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-    batch = torch.randint(0, network.config.vocab_size or 0, (tokens // 512, 513))
+    read, asked = windows(network.config, tokens)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-            features = network.head.features(network.hidden(batch[:, :-1])).flatten(0, 1)
+            features = network.head.features(network.hidden(read)).flatten(0, 1)
             weight = network.head.matrix()
-            loss = linear_cross_entropy(features, weight, batch[:, 1:].flatten())
+            loss = linear_cross_entropy(features, weight, asked.flatten())
         (loss / tokens).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -71,31 +62,14 @@ def step_of(network: Transformer, tokens: int) -> Callable[[], None]:
 
 def main() -> None:
     """Measure all in turn."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="gpt2")
-    parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
+    args = arguments(__doc__.splitlines()[0])
     keep_freed_memory()
-    values = yaml.safe_load(find(f"model/{args.size}").read_text(encoding="utf-8"))
-    config = TransformerConfig.from_dict(values)
     steps = {}
     for kind, prepare in KINDS.items():
-        network = Transformer(config).train()
+        network = Transformer(config_of(args.size)).train()
         prepare(network)
         steps[kind] = step_of(network, args.tokens)
-    times: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for round in range(args.rounds + 2):  # the first two warm up
-        for kind, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if round >= 2:
-                times[kind].append(time.perf_counter() - start)
-    for kind, own in times.items():
-        ratio = statistics.median(a / b for a, b in zip(own, times["plain"], strict=True))
-        print(
-            f"step of {args.tokens} tokens, {kind:28} {statistics.median(own):6.3f} s  x{ratio:.3f}"
-        )
+    compare(steps, args.tokens, args.rounds)
 
 
 if __name__ == "__main__":

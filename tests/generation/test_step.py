@@ -185,6 +185,17 @@ def test_traced_drafts_and_checks_write_the_same(kind: str) -> None:
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("kind", KINDS)
+def test_traced_checks_end_where_the_context_ends(kind: str) -> None:
+    """Where there is no room to pad the last of them."""
+    net = network(kind, max_seq_len=16)
+    prompts = ["a" * 14, "hel", "0123456789", "x" * 9]
+    plain = list(decode(net, tokenizer, prompts, GREEDY))
+    draft = Draft(network(kind, 16))
+    assert list(speculate(net, draft, tokenizer, prompts, GREEDY, compiled=True)) == plain
+
+
+@pytest.mark.usefixtures("traced")
 def test_the_best_draft_is_the_network_itself() -> None:
     """All that it proposes is kept, also where it has read no more than the last two tokens."""
     net = network("decoder")
