@@ -14,11 +14,11 @@ from torch import Tensor
 
 from gpt4o_lit.compression import round_
 from gpt4o_lit.evaluation.deploy import peak_memory
-from gpt4o_lit.evaluation.efficiency import measured_bandwidth, peak_flops
+from gpt4o_lit.evaluation.efficiency import measured_bandwidth, peak_flops, reading_speed
 from gpt4o_lit.generation.step import Step
 from gpt4o_lit.model import KVCache, Transformer, TransformerConfig
 from gpt4o_lit.model.count import training_flops
-from gpt4o_lit.model.quantized import weight_bytes
+from gpt4o_lit.model.quantized import weight_bytes, weight_tensors
 from gpt4o_lit.model.weight_format import WeightFormat
 from gpt4o_lit.objectives import linear_cross_entropy
 
@@ -26,6 +26,7 @@ from gpt4o_lit.objectives import linear_cross_entropy
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 KINDS = ("training", "prefill", "decode")
+TURNS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,8 @@ class Measured:
     flops_share: float | None
     """Of the peak of the precision; for training and prefill."""
     bandwidth_share: float | None
-    """Weights read for a token over what the memory gives; for decode."""
+    """Weights read for a token over what the memory gives; for decode. On a CPU that is the speed
+    at which nothing but reading these very weights goes, measured in turn with the steps."""
 
 
 def measure(case: Case) -> Measured:
@@ -99,11 +101,19 @@ def measure_here(case: Case) -> Measured:
     round_(net, {name: WeightFormat(**values) for name, values in case.formats.items()})
     work = {"training": _training, "prefill": _prefill, "decode": _decode}[case.kind]
     step, tokens = work(net, case, device, dtype)
-    median = _median(step, device, case.seconds)
+    step()  # it compiles and warms up
+    times: list[float] = []
+    speeds: list[float] = []
+    for _ in range(TURNS):
+        times += _times(step, device, case.seconds / TURNS)
+        if case.kind == "decode" and device.type == "cpu":
+            speeds.append(reading_speed(weight_tensors(net)))
+    median = statistics.median(times)
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory()
     flops = bandwidth = None
     if case.kind == "decode":
-        bandwidth = weight_bytes(net) / median / measured_bandwidth(device)
+        speed = statistics.median(speeds) if speeds else measured_bandwidth(device)
+        bandwidth = weight_bytes(net) / median / speed
     else:
         flops = case.batch_size * _flops(config, case) / median / peak_flops(device, dtype)
     return Measured(
@@ -199,18 +209,17 @@ def _flops(config: TransformerConfig, case: Case) -> float:
     return training_flops(config, target=target, asked=1, source=source) / 3
 
 
-def _median(step: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Seconds of a step, the first of which is not counted: it compiles and warms up."""
-    step()
+def _times(step: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
+    """Seconds of each of some steps, one at least."""
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
+    while not times or time.perf_counter() < end:
         start = time.perf_counter()
         step()
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return times
 
 
 if __name__ == "__main__":

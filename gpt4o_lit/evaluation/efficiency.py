@@ -2,9 +2,12 @@
 
 import functools
 import re
+import statistics
 import time
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 # Dense peaks in FLOP/s as the vendors' data sheets give them (no sparsity), for bf16.
 # The first pattern that the device's name matches counts; plain names are the SXM parts.
@@ -63,6 +66,23 @@ def measured_bandwidth(device: torch.device) -> float:
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - start)
     return block.nbytes / best
+
+
+def reading_speed(tensors: Sequence[Tensor]) -> float:
+    """Bytes per second at which all cores of a CPU read these tensors, the median of five times.
+
+    Memory that is shared differs by half from minute to minute, and from one region to another; so
+    what reads tensors is best compared with this, in turns.
+    """
+    blocks = [tensor.detach().flatten().view(torch.uint8) for tensor in tensors]
+    blocks = [block[: len(block) // 8 * 8].view(torch.int64) for block in blocks if len(block) >= 8]
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for block in blocks:
+            block.amax()
+        times.append(time.perf_counter() - start)
+    return sum(block.nbytes for block in blocks) / statistics.median(times)
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:

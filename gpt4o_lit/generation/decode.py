@@ -161,7 +161,8 @@ def _write(
             matcher.read([token])
         yield tokens
         if left:
-            seen_BV[every_B, next_B] = True
+            if config.repetition_penalty != 1.0:
+                seen_BV[every_B, next_B] = True
             logits_BV = scorer.write(next_B)
 
 

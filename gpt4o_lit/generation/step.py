@@ -60,26 +60,24 @@ class Step:
         cache.require_room(length)
         size = places_for(min(cache.used + length, cache.slots), cache.slots)
         torch._dynamo.mark_static(tokens_BT)
-        keys = [each.part(size) for each in cache.keys]
-        values = [each.part(size) for each in cache.values]
+        keys, values = cache.parts(size)
         if self._replays:
             torch.compiler.cudagraph_mark_step_begin()
             tensors = chain.from_iterable(each.tensors for each in (*keys, *values))
             for kept in (*tensors, *chain.from_iterable(cache.cross)):
                 # It is read and written where it is, not copied to where the graph was recorded.
                 torch._dynamo.mark_static_address(kept, guard=False)
-        with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
-            logits_BTV: Tensor = self._scores(
-                self.transformer,
-                self.num_pieces,
-                tokens_BT,
-                cache.lengths_B,
-                cache.slots,
-                keys,
-                values,
-                cache.cross,
-                cache.source_documents_BS,
-            )
+        logits_BTV: Tensor = self._scores(
+            self.transformer,
+            self.num_pieces,
+            tokens_BT,
+            cache.lengths_B,
+            cache.slots,
+            keys,
+            values,
+            cache.cross,
+            cache.source_documents_BS,
+        )
         cache.advance(length, None)
         return logits_BTV.clone() if self._replays else logits_BTV  # the next step writes over it
 
@@ -112,11 +110,15 @@ def _compiled(transformer: Transformer) -> Callable[..., Tensor]:
     if key not in known:
         # Dynamo finds what it has compiled by the code, so each has its own.
         step = FunctionType(_step.__code__.replace(), globals(), _step.__name__)
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, MOST_COMPILED)
+        on_gpu = transformer.head.weight.device.type == "cuda"
         options: dict[str, Any] = {
-            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
+            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
+            "triton.cudagraphs": on_gpu,
+            # On a CPU two hundred small tensors are made in each step, which Python takes 5% for.
+            "cpp_wrapper": not on_gpu,
         }
-        if transformer.head.weight.device.type == "cuda":
-            options["triton.cudagraphs"] = True
         known[key] = torch.compile(step, options=options)
     return known[key]
 

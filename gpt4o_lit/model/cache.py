@@ -106,6 +106,7 @@ class KVCache:
         self.cross: list[tuple[Tensor, Tensor]] = []
         """Keys and values of the encoder's output, a pair per layer."""
         self.source_documents_BS: Tensor | None = None
+        self._parts: tuple[int, list[Kept], list[Kept]] | None = None
 
     def places(self, length: int) -> Tensor:
         """Places of the next tokens in their rows: (B, T), or (1, T) when rows are equally long."""
@@ -141,12 +142,21 @@ class KVCache:
             values.put_behind(self.used, v_BTKH)
         return keys.read(end), values.read(end)
 
+    def parts(self, size: int) -> tuple[list[Kept], list[Kept]]:
+        """The first slots of all layers' keys and values; made once until size or rows change."""
+        if self._parts is None or self._parts[0] != size:
+            keys = [kept.part(size) for kept in self.keys]
+            values = [kept.part(size) for kept in self.values]
+            self._parts = size, keys, values
+        return self._parts[1:]
+
     def select(self, rows: Tensor) -> None:
         """Keep these rows, in this order; a row may be taken more than once (beam search)."""
         end = min(self.used, self.slots)
         for kept in (self.keys, self.values):
             for layer, old in enumerate(kept):
                 if len(rows) != len(old.numbers):
+                    self._parts = None
                     shape = (len(rows), *old.numbers.shape[1:])
                     kept[layer] = Kept.empty(shape, old.numbers.device, old.numbers.dtype)
                 for new, tensor in zip(kept[layer].tensors, old.tensors, strict=True):

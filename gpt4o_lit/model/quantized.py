@@ -210,12 +210,17 @@ def kernels_of(network: nn.Module, rows: int) -> set[str]:
     return {KERNELS[part.kernel(rows, compiled=True)] for part in quantized_weights(network)}
 
 
-def weight_bytes(network: nn.Module) -> int:
-    """Bytes of the weights in memory; tied ones count once, copies for kernels do not."""
+def weight_tensors(network: nn.Module) -> list[Tensor]:
+    """What holds the weights in memory; tied ones come once, copies for kernels do not."""
     buffers = [
         b for part in network.modules() if isinstance(part, QuantizedWeight) for b in part.buffers()
     ]
-    return sum(tensor.nbytes for tensor in [*network.parameters(), *buffers])
+    return [*network.parameters(), *buffers]
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of the weights in memory; tied ones count once, copies for kernels do not."""
+    return sum(tensor.nbytes for tensor in weight_tensors(network))
 
 
 def count_nonzeros(network: nn.Module) -> int:
