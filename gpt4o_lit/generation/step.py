@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from itertools import chain
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch._inductor.compile_fx import compile_fx
 
 from gpt4o_lit.generation.prefill import UNCOMPILED, places_for
 from gpt4o_lit.model import KVCache, Transformer
@@ -15,6 +16,10 @@ from gpt4o_lit.model.cache import Kept, places_in_slots
 from gpt4o_lit.model.linear import HasMatrix, pack_
 
 # B batch, T tokens, S places, K key heads, H head_dim, V vocab
+
+Parts = tuple[list[Kept], list[Kept]]
+"""Keys and values of all layers, as far as a step sees them."""
+Graph = Callable[..., Sequence[Tensor]]
 
 # Each network, batch, number of tokens and of places is compiled for itself; Dynamo's own limit of
 # 8 would leave the rest eager without a word.
@@ -45,7 +50,8 @@ class Step:
         self.transformer, self.num_pieces, self.lengths = transformer, num_pieces, lengths
         self.compiled = compiled
         self._replays = compiled and transformer.head.weight.device.type == "cuda"
-        self._rows = 0
+        self._compiled: dict[int, _CompiledStep] = {}
+        self._direct: dict[torch.Size, _Direct] = {}
 
     def __call__(self, tokens_BT: Tensor, cache: KVCache) -> Tensor:
         """Scores (B, T, V) in float32 behind these tokens, which are added to the cache."""
@@ -53,21 +59,37 @@ class Step:
         if not self.compiled or length not in self.lengths:
             with torch.compiler.set_stance(UNCOMPILED):
                 return self.scores(self.transformer.hidden(tokens_BT, cache=cache))
-        if tokens_BT.numel() != self._rows:
-            self._rows = tokens_BT.numel()
-            pack_(self.transformer, self._rows)
-            self._scores = _compiled(self.transformer)
         cache.require_room(length)
         size = places_for(min(cache.used + length, cache.slots), cache.slots)
+        parts = cache.parts(size)
+        cross = list(chain.from_iterable(cache.cross))
+        changing = [tokens_BT, cache.lengths_B, *cross, cache.source_documents_BS]
+        direct = self._direct.get(tokens_BT.shape)
+        if direct is not None and direct.parts is parts:
+            logits_BTV = direct(changing)
+        else:
+            logits_BTV = self._found(tokens_BT, cache, parts, changing)
+        cache.advance(length, None)
+        return logits_BTV.clone() if self._replays else logits_BTV  # the next step writes over it
+
+    def _found(
+        self, tokens_BT: Tensor, cache: KVCache, parts: Parts, changing: list[Tensor | None]
+    ) -> Tensor:
+        """Scores by the compiled step that Dynamo finds to fit, or makes."""
+        rows = tokens_BT.numel()
+        if rows not in self._compiled:
+            pack_(self.transformer, rows)
+            self._compiled[rows] = _compiled(self.transformer)
         torch._dynamo.mark_static(tokens_BT)
-        keys, values = cache.parts(size)
+        keys, values = parts
         if self._replays:
             torch.compiler.cudagraph_mark_step_begin()
             tensors = chain.from_iterable(each.tensors for each in (*keys, *values))
             for kept in (*tensors, *chain.from_iterable(cache.cross)):
                 # It is read and written where it is, not copied to where the graph was recorded.
                 torch._dynamo.mark_static_address(kept, guard=False)
-        logits_BTV: Tensor = self._scores(
+        compiled = self._compiled[rows]
+        logits_BTV = compiled(
             self.transformer,
             self.num_pieces,
             tokens_BT,
@@ -78,8 +100,10 @@ class Step:
             cache.cross,
             cache.source_documents_BS,
         )
-        cache.advance(length, None)
-        return logits_BTV.clone() if self._replays else logits_BTV  # the next step writes over it
+        direct = compiled.direct(parts, changing, logits_BTV)
+        if direct is not None:
+            self._direct[tokens_BT.shape] = direct
+        return logits_BTV
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores (..., V) of the pieces in float32, from final states (..., D)."""
@@ -95,10 +119,79 @@ def _step(transformer: Transformer, num_pieces: int, tokens_BT: Tensor, *parts: 
     return _head(transformer, num_pieces, transformer.hidden(tokens_BT, cache=cache))
 
 
-_steps: WeakKeyDictionary[Transformer, dict[Any, Callable[..., Tensor]]] = WeakKeyDictionary()
+class _Direct(NamedTuple):
+    """What Dynamo called for some parts of a cache, to be called again without Dynamo.
+
+    To find that nothing has changed takes Dynamo a tenth of a small network's step.
+    """
+
+    parts: Parts
+    graph: Graph
+    inputs: list[Any]
+    """Its inputs, those that change left out."""
+    places: list[tuple[int, int]]
+    """Where which of those belongs."""
+
+    def __call__(self, changing: Sequence[Tensor | None]) -> Tensor:
+        inputs = self.inputs.copy()
+        for place, number in self.places:
+            inputs[place] = changing[number]
+        return self.graph(*inputs)[0]
 
 
-def _compiled(transformer: Transformer) -> Callable[..., Tensor]:
+class _CompiledStep:
+    """`_step`, compiled for a network as it is now, and the graphs that its last call ran."""
+
+    def __init__(self, on_gpu: bool) -> None:
+        # Dynamo finds what it has compiled by the code, so each has its own.
+        step = FunctionType(_step.__code__.replace(), globals(), _step.__name__)
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, MOST_COMPILED)
+        options: dict[str, Any] = {
+            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
+        }
+        if on_gpu:
+            options["triton.cudagraphs"] = True
+        backend = "inductor" if on_gpu else self._on_cpu
+        self._step = torch.compile(step, backend=backend, options=options)
+        self._ran: list[tuple[Graph, list[Any], Sequence[Tensor]]] = []
+
+    def __call__(self, *args: Any) -> Tensor:
+        self._ran.clear()
+        scores: Tensor = self._step(*args)
+        return scores
+
+    def direct(
+        self, parts: Parts, changing: Sequence[Tensor | None], answer: Tensor
+    ) -> _Direct | None:
+        """How to run again what gave this answer; None on a GPU, where a graph is recorded."""
+        ran = self._ran.copy()
+        self._ran.clear()  # it holds the cache
+        if len(ran) != 1 or ran[0][2][0] is not answer:
+            return None
+        graph, inputs, _ = ran[0]
+        numbers = {id(tensor): number for number, tensor in enumerate(changing)}
+        places = [(i, numbers[id(x)]) for i, x in enumerate(inputs) if id(x) in numbers]
+        for place, _ in places:
+            inputs[place] = None
+        return _Direct(parts, graph, inputs, places)
+
+    def _on_cpu(self, graph: Any, inputs: Any) -> Callable[..., Sequence[Tensor]]:
+        # Two hundred small tensors are made in each step, which Python takes 5% of it for.
+        run: Any = compile_fx(graph, inputs, config_patches={"cpp_wrapper": True})
+
+        def noted(*args: Any) -> Sequence[Tensor]:
+            outputs: Sequence[Tensor] = run(*args)
+            self._ran.append((run, list(args), outputs))
+            return outputs
+
+        return noted
+
+
+_steps: WeakKeyDictionary[Transformer, dict[Any, _CompiledStep]] = WeakKeyDictionary()
+
+
+def _compiled(transformer: Transformer) -> _CompiledStep:
     """`_step`, compiled for a network as it is now, whose parts are not looked at in each step.
 
     A step of a small network takes a millisecond, and as much to find that nothing about a hundred
@@ -108,18 +201,7 @@ def _compiled(transformer: Transformer) -> Callable[..., Tensor]:
     known = _steps.setdefault(transformer, {})
     key = (transformer.training, parts)
     if key not in known:
-        # Dynamo finds what it has compiled by the code, so each has its own.
-        step = FunctionType(_step.__code__.replace(), globals(), _step.__name__)
-        limits = torch._dynamo.config
-        limits.recompile_limit = max(limits.recompile_limit, MOST_COMPILED)
-        on_gpu = transformer.head.weight.device.type == "cuda"
-        options: dict[str, Any] = {
-            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
-            "triton.cudagraphs": on_gpu,
-            # On a CPU two hundred small tensors are made in each step, which Python takes 5% for.
-            "cpp_wrapper": not on_gpu,
-        }
-        known[key] = torch.compile(step, options=options)
+        known[key] = _CompiledStep(on_gpu=transformer.head.weight.device.type == "cuda")
     return known[key]
 
 

@@ -106,7 +106,7 @@ class KVCache:
         self.cross: list[tuple[Tensor, Tensor]] = []
         """Keys and values of the encoder's output, a pair per layer."""
         self.source_documents_BS: Tensor | None = None
-        self._parts: tuple[int, list[Kept], list[Kept]] | None = None
+        self._parts: tuple[int, tuple[list[Kept], list[Kept]]] | None = None
 
     def places(self, length: int) -> Tensor:
         """Places of the next tokens in their rows: (B, T), or (1, T) when rows are equally long."""
@@ -147,8 +147,8 @@ class KVCache:
         if self._parts is None or self._parts[0] != size:
             keys = [kept.part(size) for kept in self.keys]
             values = [kept.part(size) for kept in self.values]
-            self._parts = size, keys, values
-        return self._parts[1:]
+            self._parts = size, (keys, values)
+        return self._parts[1]
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows, in this order; a row may be taken more than once (beam search)."""

@@ -1,10 +1,12 @@
 """A compiled step gives the scores of an eager one, whatever the network and the rows."""
 
-from functools import partial
+import gc
+import weakref
 from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 from torch._dynamo.utils import counters
 
 from gpt4o_lit.compression import Formats, round_
@@ -17,7 +19,7 @@ from gpt4o_lit.generation import (
     generate,
     speculate,
 )
-from gpt4o_lit.generation.step import Step
+from gpt4o_lit.generation.step import Step, _CompiledStep
 from gpt4o_lit.model import (
     AttentionConfig,
     KVCache,
@@ -38,7 +40,10 @@ PROMPTS = ["hello", "a", "some longer prompt", "xyz"]
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace steps as for compiling, and run what was traced without making machine code of it."""
     torch.compiler.reset()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(
+        "gpt4o_lit.generation.step.compile_fx",
+        lambda graph, inputs, config_patches: aot_eager(graph, inputs),
+    )
 
 
 def decoder(**attention: Any) -> Transformer:
@@ -143,6 +148,34 @@ def test_a_second_text_of_equal_shape_compiles_nothing() -> None:
     before = counters["stats"]["unique_graphs"]
     generate(net, tokenizer, ["another"], GREEDY, compiled=True)
     assert counters["stats"]["unique_graphs"] == before > 0
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("kind", KINDS)
+def test_dynamo_is_asked_once_for_each_size_and_keeps_no_cache(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, caches, asked = network(kind, max_seq_len=300), [], []
+
+    def watched(*args: Any) -> KVCache:
+        cache = KVCache(*args)
+        caches.append(weakref.ref(cache.keys[0].numbers))
+        return cache
+
+    def asks(step: _CompiledStep, *args: Any) -> torch.Tensor:
+        asked.append(args)
+        return call(step, *args)
+
+    call = _CompiledStep.__call__
+    monkeypatch.setattr("gpt4o_lit.generation.prefill.KVCache", watched)
+    monkeypatch.setattr(_CompiledStep, "__call__", asks)
+    config = SamplingConfig(max_new_tokens=140, temperature=0)
+    found = list(decode(net, tokenizer, ["hello"], config, compiled=True))
+    assert found == list(decode(net, tokenizer, ["hello"], config))
+    assert len(asked) == 2  # for 128 places, and for 256
+    asked.clear()
+    gc.collect()
+    assert [cache() for cache in caches] == [None, None]
 
 
 @pytest.mark.usefixtures("traced")
