@@ -8,7 +8,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch._inductor.compile_fx import compile_fx
 
 from gpt4o_lit.generation.prefill import UNCOMPILED, places_for
 from gpt4o_lit.model import KVCache, Transformer
@@ -51,6 +50,7 @@ class Step:
         self.compiled = compiled
         self._replays = compiled and transformer.head.weight.device.type == "cuda"
         self._compiled: dict[int, _CompiledStep] = {}
+        self._parts: Parts | None = None
         self._direct: dict[torch.Size, _Direct] = {}
 
     def __call__(self, tokens_BT: Tensor, cache: KVCache) -> Tensor:
@@ -64,9 +64,11 @@ class Step:
         parts = cache.parts(size)
         cross = list(chain.from_iterable(cache.cross))
         changing = [tokens_BT, cache.lengths_B, *cross, cache.source_documents_BS]
-        direct = self._direct.get(tokens_BT.shape)
-        if direct is not None and direct.parts is parts:
-            logits_BTV = direct(changing)
+        if parts is not self._parts:
+            self._parts = parts
+            self._direct.clear()  # they hold those of before
+        if tokens_BT.shape in self._direct:
+            logits_BTV = self._direct[tokens_BT.shape](changing)
         else:
             logits_BTV = self._found(tokens_BT, cache, parts, changing)
         cache.advance(length, None)
@@ -100,7 +102,7 @@ class Step:
             cache.cross,
             cache.source_documents_BS,
         )
-        direct = compiled.direct(parts, changing, logits_BTV)
+        direct = compiled.direct(changing, logits_BTV)
         if direct is not None:
             self._direct[tokens_BT.shape] = direct
         return logits_BTV
@@ -120,12 +122,11 @@ def _step(transformer: Transformer, num_pieces: int, tokens_BT: Tensor, *parts: 
 
 
 class _Direct(NamedTuple):
-    """What Dynamo called for some parts of a cache, to be called again without Dynamo.
+    """What Dynamo called for the parts of a cache, to be called again without Dynamo.
 
     To find that nothing has changed takes Dynamo a tenth of a small network's step.
     """
 
-    parts: Parts
     graph: Graph
     inputs: list[Any]
     """Its inputs, those that change left out."""
@@ -161,9 +162,7 @@ class _CompiledStep:
         scores: Tensor = self._step(*args)
         return scores
 
-    def direct(
-        self, parts: Parts, changing: Sequence[Tensor | None], answer: Tensor
-    ) -> _Direct | None:
+    def direct(self, changing: Sequence[Tensor | None], answer: Tensor) -> _Direct | None:
         """How to run again what gave this answer; None on a GPU, where a graph is recorded."""
         ran = self._ran.copy()
         self._ran.clear()  # it holds the cache
@@ -174,9 +173,11 @@ class _CompiledStep:
         places = [(i, numbers[id(x)]) for i, x in enumerate(inputs) if id(x) in numbers]
         for place, _ in places:
             inputs[place] = None
-        return _Direct(parts, graph, inputs, places)
+        return _Direct(graph, inputs, places)
 
     def _on_cpu(self, graph: Any, inputs: Any) -> Callable[..., Sequence[Tensor]]:
+        from torch._inductor.compile_fx import compile_fx  # takes a second, and may not be needed
+
         # Two hundred small tensors are made in each step, which Python takes 5% of it for.
         run: Any = compile_fx(graph, inputs, config_patches={"cpp_wrapper": True})
 

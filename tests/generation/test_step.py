@@ -41,7 +41,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace steps as for compiling, and run what was traced without making machine code of it."""
     torch.compiler.reset()
     monkeypatch.setattr(
-        "gpt4o_lit.generation.step.compile_fx",
+        "torch._inductor.compile_fx.compile_fx",
         lambda graph, inputs, config_patches: aot_eager(graph, inputs),
     )
 
