@@ -14,8 +14,8 @@ def build_parser() -> OneLineParser:
     parser = OneLineParser(
         "import",
         "Make a run of a model that Hugging Face's save_pretrained wrote: GPT-2, "
-        "Llama, Mistral, Qwen2, Qwen3, SmolLM, BERT, T5. Weights are read from safetensors "
-        "alone; nothing in the directory is ever run.",
+        "Llama, Mistral, Qwen2, Qwen3, SmolLM, BERT, T5, Marian. Weights are read from "
+        "safetensors alone; nothing in the directory is ever run.",
         epilog=EXAMPLE,
     )
     parser.add_argument("source", metavar="DIR_OR_HUB_ID", help="a directory, or OWNER/NAME")
