@@ -49,7 +49,7 @@ class Step:
         self.transformer, self.num_pieces, self.lengths = transformer, num_pieces, lengths
         self.compiled = compiled
         self._replays = compiled and transformer.head.weight.device.type == "cuda"
-        self._compiled: dict[int, _CompiledStep] = {}
+        self._by_rows: dict[int, _CompiledStep] = {}
         self._parts: Parts | None = None
         self._direct: dict[torch.Size, _Direct] = {}
 
@@ -79,9 +79,9 @@ class Step:
     ) -> Tensor:
         """Scores by the compiled step that Dynamo finds to fit, or makes."""
         rows = tokens_BT.numel()
-        if rows not in self._compiled:
+        if rows not in self._by_rows:
             pack_(self.transformer, rows)
-            self._compiled[rows] = _compiled(self.transformer)
+            self._by_rows[rows] = _compiled(self.transformer)
         torch._dynamo.mark_static(tokens_BT)
         keys, values = parts
         if self._replays:
@@ -90,7 +90,7 @@ class Step:
             for kept in (*tensors, *chain.from_iterable(cache.cross)):
                 # It is read and written where it is, not copied to where the graph was recorded.
                 torch._dynamo.mark_static_address(kept, guard=False)
-        compiled = self._compiled[rows]
+        compiled = self._by_rows[rows]
         logits_BTV = compiled(
             self.transformer,
             self.num_pieces,
