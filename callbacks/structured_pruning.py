@@ -26,8 +26,9 @@ class StructuredPruning(Callback):
         at: Step before which the first part of it goes; below 1 a share of all steps.
         times: Parts in which it goes; the steps between them, and behind them, heal.
         every: Steps from one part to the next.
-        importance: What matters: activation (arXiv:2407.14679) or taylor (arXiv:1905.10650); blocks
-            go by their influence (arXiv:2403.03853) either way.
+        importance: What matters: activation (arXiv:2407.14679), taylor (arXiv:1905.10650), or what
+            others cannot make good for: reconstruction (arXiv:2302.04089). Blocks go by their
+            influence (arXiv:2403.03853) either way.
         refit: Let what stays make good for the heads and channels that go (arXiv:2302.04089).
         num_batches: Training batches that each process looks at.
         enabled: False cuts nothing.
@@ -121,7 +122,7 @@ class StructuredPruning(Callback):
         assert self._dense is not None
         add_up = partial(trainer.strategy.reduce, reduce_op="sum")
         with calibrating(trainer, task, self.num_batches) as losses:
-            scores = measure_importance(network, losses, self.importance).map(add_up)
+            scores = measure_importance(network, losses, self.importance, add_up)
             kept = choose(scores, network.config, self._dense, cut)
             if self.refit:
                 refit_(network, kept, losses, add_up)

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt4o_lit.compression.calibration import Measure, measure_inputs
+from gpt4o_lit.compression.calibration import Measure, Reduce, measure_inputs
+from gpt4o_lit.compression.reconstruction import reconstruction_scores
 from gpt4o_lit.compression.structure import Axes, Kept, axes_of
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.model.attention import Attention, CrossAttention
@@ -17,7 +18,7 @@ from gpt4o_lit.model.feed_forward import FeedForward, GatedFeedForward
 
 # M tokens, I inputs, N heads, H head_dim, D dim, F ffn_dim, L layers
 
-By = Literal["activation", "taylor"]
+By = Literal["activation", "taylor", "reconstruction"]
 Loss = Callable[[], Tensor]
 """The loss of one batch by the whole network."""
 
@@ -45,19 +46,39 @@ class Importance:
         )
 
 
-def measure_importance(network: Transformer, losses: Sequence[Loss], by: By) -> Importance:
+def measure_importance(
+    network: Transformer,
+    losses: Sequence[Loss],
+    by: By,
+    reduce: Reduce = lambda sums: sums,
+) -> Importance:
     """Scores summed over batches; call it in evaluation mode, without compilation.
 
     Args:
         losses: Each reads one batch.
         by: activation: how large what a head, channel or feature gives is (arXiv:2407.14679).
             taylor: how much the loss would change without it, to first order: |sum of w dL/dw|
-            (arXiv:1905.10650). Blocks are scored by their influence either way: one minus the
-            cosine between what they read and give (arXiv:2403.03853).
+            (arXiv:1905.10650). reconstruction: how little of what a head or channel gives the
+            others can give in its place (arXiv:2302.04089); features then go by activation. Blocks
+            are scored by their influence either way: one minus the cosine between what they read
+            and give (arXiv:2403.03853).
+        reduce: Sums a tensor over the processes, which read different batches.
     """
-    measure = _by_activation if by == "activation" else _by_taylor
-    with torch.compiler.set_stance("force_eager"), _influence(network) as blocks:
-        return Importance(**measure(network, losses), blocks=blocks)
+    measure = _by_taylor if by == "taylor" else _by_activation
+    with torch.compiler.set_stance("force_eager"):
+        with _influence(network) as blocks:
+            found = Importance(**measure(network, losses), blocks=blocks).map(reduce)
+        if by != "reconstruction":
+            return found
+        heads, channels, _ = _parts(network)
+        widths = {f"{name}.output": width for name, width in heads.items()}
+        widths |= {f"{name}.down": 1 for name in channels}
+        scores = reconstruction_scores(network, widths, losses, reduce)
+    return replace(
+        found,
+        heads={name: scores[f"{name}.output"] for name in heads},
+        channels={name: scores[f"{name}.down"] for name in channels},
+    )
 
 
 def _by_activation(network: Transformer, losses: Sequence[Loss]) -> dict[str, Any]:

@@ -8,12 +8,8 @@ from torch import Tensor
 DAMPING = 0.01  # share of the Hessian's mean diagonal that is added to it
 
 
-def root_of_inverse(gram_II: Tensor) -> Tensor:
-    """The upper triangular root of the damped Hessian's inverse: (I, I).
-
-    Row by row it holds what the inverse would be without the columns that are done with, which
-    pruning and rounding column by column need (arXiv:2210.17323). Inputs that are always 0 count
-    as independent of the others.
+def inverse_of_hessian(gram_II: Tensor) -> Tensor:
+    """The inverse of the damped Hessian: (I, I). Inputs that are always 0 count as independent.
 
     Args:
         gram_II: Products of each two inputs, summed over tokens.
@@ -22,5 +18,16 @@ def root_of_inverse(gram_II: Tensor) -> Tensor:
     diagonal = hessian.diagonal()
     diagonal[diagonal == 0] = 1
     diagonal += DAMPING * diagonal.mean()
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    return torch.linalg.cholesky(inverse, upper=True)
+    return torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+
+
+def root_of_inverse(gram_II: Tensor) -> Tensor:
+    """The upper triangular root of the damped Hessian's inverse: (I, I).
+
+    Row by row it holds what the inverse would be without the columns that are done with, which
+    pruning and rounding column by column need (arXiv:2210.17323).
+
+    Args:
+        gram_II: Products of each two inputs, summed over tokens.
+    """
+    return torch.linalg.cholesky(inverse_of_hessian(gram_II), upper=True)

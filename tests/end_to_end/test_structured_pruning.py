@@ -81,7 +81,7 @@ def test_every_way_to_cut_goes_with_bfloat16_and_compilation(
     assert load(run, "last")["transformer_config"]["decoder"]["num_layers"] == 1
 
 
-@pytest.mark.parametrize("importance", ["activation", "taylor"])
+@pytest.mark.parametrize("importance", ["activation", "taylor", "reconstruction"])
 @pytest.mark.parametrize(
     ("stacks", "objective"),
     [(["encoder"], "MaskedLM"), (["encoder", "decoder"], "SpanCorruption")],
