@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from gpt4o_lit import configs
 from gpt4o_lit.compression import Formats, round_
-from gpt4o_lit.generation.prefill import UNCOMPILED
 from gpt4o_lit.generation.step import Step
 from gpt4o_lit.interop.engines import FILES, MADE_OF, open_engine
 from gpt4o_lit.interop.run import OpenedRun
@@ -62,9 +61,8 @@ class Ours:
         """Scores of what follows."""
         weight, config = self.network.head.weight, self.network.config
         self.cache = KVCache(config, 1, len(ids) + ROOM, weight.device, weight.dtype)
-        with torch.compiler.set_stance(UNCOMPILED):
-            hidden_BTD = self.network.hidden(torch.tensor([ids]), cache=self.cache)
-            return self.network.head(hidden_BTD[:, -1])[0]
+        hidden_BTD = self.step.read(torch.tensor([ids]), self.cache)
+        return self.network.head(hidden_BTD[:, -1])[0]
 
     def write(self, token: int) -> Tensor:
         """Scores behind one more."""

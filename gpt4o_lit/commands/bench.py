@@ -49,7 +49,7 @@ def build_parser() -> OneLineParser:
     add(
         "--new_tokens", type=int, default=64, help="tokens that decode writes before it starts anew"
     )
-    add("--compile", action="store_true", help="compile stacks (training) and steps (decode)")
+    add("--compile", action="store_true", help="compile stacks (training), prompts and steps")
     add("--seconds", type=float, default=5.0, help="to measure each, besides warming up")
     return parser
 

@@ -43,7 +43,7 @@ def build_parser() -> OneLineParser:
     add("--length", type=int, default=plan.length, help="tokens of the prompt")
     add("--new_tokens", type=int, default=plan.new_tokens, help="tokens written behind it")
     add("--rounds", type=int, default=plan.rounds, help="turns of each; the medians count")
-    add("--compile", action="store_true", help="measure compiled steps too")
+    add("--compile", action="store_true", help="measure compiled reading and writing too")
     add("--price_per_hour", type=float, help="of the machine: gives a price per million tokens")
     add("--out", metavar="DIR", help="default: PARENT/ledger/TIME")
     return parser  # fmt: skip

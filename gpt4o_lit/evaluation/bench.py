@@ -159,10 +159,11 @@ def _prefill(net: Transformer, case: Case, device: torch.device, dtype: torch.dt
     if net.encoder is not None and net.decoder is not None:
         inputs["tokens_BT"] = inputs["tokens_BT"][:, :1]  # what an answer starts with
 
+    reads = Step(net, net.config.vocab_size or 0, compiled=case.compiled)
+
     @torch.inference_mode()
     def step() -> None:
-        hidden_BTD = net.hidden(**inputs)
-        net.head(hidden_BTD[:, -1])
+        reads.scores(reads.read(**inputs)[:, -1])
 
     return step, case.batch_size * case.length
 

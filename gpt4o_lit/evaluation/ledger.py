@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from torch import Tensor
 from gpt4o_lit.evaluation import deploy
 from gpt4o_lit.evaluation.perplexity import text_quality
 from gpt4o_lit.generation import PromptFormat
-from gpt4o_lit.generation.prefill import UNCOMPILED
 from gpt4o_lit.generation.step import Step
 from gpt4o_lit.interop.compressed import is_compressed
 from gpt4o_lit.interop.files import SINGLE
@@ -39,7 +39,7 @@ class Plan:
     rounds: int = 5
     """Each network has its turn in each; medians count."""
     compiled: bool = False
-    """Write by compiled steps as well."""
+    """Read and write by compiled graphs as well."""
     price_per_hour: float | None = None
     """What the machine costs, in whatever currency."""
 
@@ -69,6 +69,8 @@ class Entry:
     """To read a prompt and score what follows, at batch 1."""
     prefill: dict[int, float] = field(default_factory=dict)
     """Tokens read per second, by batch size."""
+    prefill_compiled: dict[int, float] = field(default_factory=dict)
+    """The same by a compiled graph."""
     decode: dict[int, float] = field(default_factory=dict)
     """Tokens written per second by eager steps, by batch size."""
     decode_compiled: dict[int, float] = field(default_factory=dict)
@@ -131,23 +133,20 @@ def _speeds(
 ) -> None:
     works = [_Work(run.transformer, plan, batch_size) for run in opened]
     for work in works:
-        work.read()
-        for name in work.steps:
-            work.write(name)
+        for run in work.measures.values():
+            run()
     times: list[dict[str, list[float]]] = [{} for _ in works]
     for _ in range(plan.rounds):
         for work, found in zip(works, times, strict=True):
-            found.setdefault("prefill", []).append(work.read())
-            for name in work.steps:
-                found.setdefault(name, []).append(work.write(name))
+            for name, run in work.measures.items():
+                found.setdefault(name, []).append(run())
     for entry, found in zip(entries, times, strict=True):
         medians = {name: statistics.median(values) for name, values in found.items()}
-        reading = medians.pop("prefill")
-        entry.prefill[batch_size] = batch_size * works[0].length / reading
         if batch_size == 1:
-            entry.first_token_ms = 1e3 * reading
+            entry.first_token_ms = 1e3 * medians["prefill"]
         for name, seconds in medians.items():
-            getattr(entry, name)[batch_size] = batch_size * plan.new_tokens / seconds
+            count = plan.new_tokens if name.startswith("decode") else works[0].length
+            getattr(entry, name)[batch_size] = batch_size * count / seconds
 
 
 class _Work:
@@ -161,30 +160,29 @@ class _Work:
         size = config.vocab_size or 0
         self.prompt_BT = torch.randint(size, (batch_size, self.length), generator=generator)
         self.both = network.encoder is not None and network.decoder is not None
-        self.steps: dict[str, Step] = {}
-        if network.decoder is not None:
-            kinds = {"decode": False} | ({"decode_compiled": True} if plan.compiled else {})
-            self.steps = {
-                name: Step(network, size, compiled=compiled) for name, compiled in kinds.items()
-            }
+        self.measures: dict[str, Callable[[], float]] = {}
+        """What gives the seconds of a figure of an Entry; reading comes before writing."""
+        for compiled in (False, True) if plan.compiled else (False,):
+            step, suffix = Step(network, size, compiled=compiled), "_compiled" * compiled
+            self.measures[f"prefill{suffix}"] = partial(self._read, step)
+            if network.decoder is not None:
+                self.measures[f"decode{suffix}"] = partial(self._write, step)
 
-    def read(self) -> float:
+    def _read(self, step: Step) -> float:
         """Seconds to read the prompt and score what follows."""
         self.cache = self._cache()
         start = time.perf_counter()
-        with torch.compiler.set_stance(UNCOMPILED):
-            hidden_BTD = self.network.hidden(**self._prompt(), cache=self.cache)
-            self.network.head(hidden_BTD[:, -1:])
+        step.scores(step.read(**self._prompt(), cache=self.cache)[:, -1:])
         return time.perf_counter() - start
 
-    def write(self, name: str) -> float:
+    def _write(self, step: Step) -> float:
         """Seconds to write behind it, each time from the prompt on."""
         assert self.cache is not None
         self.cache.rewind(1 if self.both else self.length)
         token_B1: Tensor = self.prompt_BT[:, :1]
         start = time.perf_counter()
         for _ in range(self.new_tokens):
-            token_B1 = self.steps[name](token_B1, self.cache)[:, -1].argmax(-1, keepdim=True)
+            token_B1 = step(token_B1, self.cache)[:, -1].argmax(-1, keepdim=True)
         return time.perf_counter() - start
 
     def _cache(self) -> KVCache | None:

@@ -44,10 +44,10 @@ def figures(entry: Entry) -> dict[str, float | None]:
         else entry.peak_memory_bytes / MB,
         "time to first token (ms)": entry.first_token_ms,
     }
-    for name, label in (("prefill", "read"), ("decode", "write"), ("decode_compiled", "write")):
-        how = ", compiled" if name == "decode_compiled" else ""
-        for batch_size, speed in getattr(entry, name).items():
-            found[f"{label} tokens/s, batch {batch_size}{how}"] = speed
+    for name, label in (("prefill", "read"), ("decode", "write")):
+        for suffix, how in (("", ""), ("_compiled", ", compiled")):
+            for batch_size, speed in getattr(entry, name + suffix).items():
+                found[f"{label} tokens/s, batch {batch_size}{how}"] = speed
     return found | {
         "price per million tokens": entry.price_per_million,
         "bits per byte": entry.bits_per_byte,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from gpt4o_lit.generation.prefill import UNCOMPILED
+from gpt4o_lit.generation.step import UNCOMPILED
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.objectives import token_statistics
 

@@ -126,7 +126,7 @@ class _Search:
         """What is found behind each prompt, best first."""
         beams = self.config.num_beams
         cache, hidden_RD = prefill(
-            self.step.transformer,
+            self.step,
             self.tokenizer,
             self.group,
             bidirectional=prompt_format.bidirectional,

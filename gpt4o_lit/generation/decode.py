@@ -111,7 +111,7 @@ class _NetworkScorer:
 
     def read(self, group: Group) -> Tensor:
         self.cache, hidden_BD = prefill(
-            self.step.transformer, self.tokenizer, group,
+            self.step, self.tokenizer, group,
             bidirectional=self.bidirectional, int8_cache=self.int8_cache,
         )  # fmt: skip
         return self.step.scores(hidden_BD)

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from gpt4o_lit.generation.prefill import PLAIN, UNCOMPILED, PromptFormat
+from gpt4o_lit.generation.prefill import PLAIN, PromptFormat
+from gpt4o_lit.generation.step import UNCOMPILED
 from gpt4o_lit.model import Transformer
 from gpt4o_lit.tokenizer import Tokenizer
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpt4o_lit.generation.step import Step, places_for
 from gpt4o_lit.model import KVCache, Transformer
 from gpt4o_lit.tokenizer import Tokenizer
 
@@ -14,9 +15,6 @@ from gpt4o_lit.tokenizer import Tokenizer
 Prompt = str | Sequence[int]
 """A text, or tokens where a text cannot say them (the roles of a chat)."""
 
-# Stacks may be compiled for training, whose shapes are few; here nearly every call has its own.
-UNCOMPILED = "force_eager"
-FEWEST_PLACES = 128
 # A long prompt is read in parts, so that scores of attention take no more memory than these need.
 CHUNK = 512
 
@@ -93,7 +91,7 @@ def group_prompts(
 
 
 def prefill(
-    transformer: Transformer,
+    step: Step,
     tokenizer: Tokenizer,
     group: Group,
     *,
@@ -104,7 +102,8 @@ def prefill(
 
     An encoder-decoder's prompts are what its encoder reads; its decoder has read pad alone.
     """
-    rows, weight = group.rows, transformer.head.weight
+    transformer, rows = step.transformer, group.rows
+    weight = transformer.head.weight
     pad_id = start_id(transformer, tokenizer)  # padding is seen by nobody
     source_BS = source_documents_BS = prefix_BT = None
     if transformer.encoder is not None:
@@ -127,26 +126,17 @@ def prefill(
     length = tokens_BT.shape[1]
     for start in range(0, length, length if bidirectional else CHUNK):
         part = slice(start, length if bidirectional else start + CHUNK)
-        with torch.compiler.set_stance(UNCOMPILED):
-            hidden_BTD = transformer.hidden(
-                tokens_BT[:, part],
-                source_BS=source_BS,
-                source_documents_BS=source_documents_BS,
-                documents_BT=None if documents_BT is None else documents_BT[:, part],
-                prefix_BT=None if prefix_BT is None else prefix_BT[:, part],
-                cache=cache,
-            )
+        hidden_BTD = step.read(
+            tokens_BT[:, part],
+            cache,
+            source_BS=source_BS,
+            source_documents_BS=source_documents_BS,
+            documents_BT=None if documents_BT is None else documents_BT[:, part],
+            prefix_BT=None if prefix_BT is None else prefix_BT[:, part],
+        )
         ends_B = (start <= last_B) & (last_B < start + hidden_BTD.shape[1])
         hidden_BD[ends_B] = hidden_BTD[ends_B, last_B[ends_B] - start]
     return cache, hidden_BD
-
-
-def places_for(length: int, longest: int) -> int:
-    """Room for so many tokens, of which there are few sizes: each is compiled anew."""
-    size = FEWEST_PLACES
-    while size < length:
-        size *= 2
-    return max(length, min(size, longest))
 
 
 def ids_of(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:

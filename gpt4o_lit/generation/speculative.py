@@ -125,7 +125,7 @@ class _Row:
         """The tokens, as they are known."""
         (cache, hidden_1D), (draft_cache, _) = (
             prefill(
-                step.transformer,
+                step,
                 self.tokenizer,
                 self.group,
                 bidirectional=self.prompt_format.bidirectional,

@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from gpt4o_lit.generation.prefill import UNCOMPILED, places_for
 from gpt4o_lit.model import KVCache, Transformer
 from gpt4o_lit.model.cache import Kept, places_in_slots
 from gpt4o_lit.model.linear import HasMatrix, pack_
@@ -20,13 +19,21 @@ Parts = tuple[list[Kept], list[Kept]]
 """Keys and values of all layers, as far as a step sees them."""
 Graph = Callable[..., Sequence[Tensor]]
 
+# Stacks may be compiled for training, whose shapes are few; here nearly every call has its own.
+UNCOMPILED = "force_eager"
+FEWEST_PLACES = 128
 # Each network, batch, number of tokens and of places is compiled for itself; Dynamo's own limit of
 # 8 would leave the rest eager without a word.
 MOST_COMPILED = 64
+# Fewer tokens are read sooner than a graph for them is found in the compiler's cache.
+FEWEST_READ = 128
 
 
 class Step:
     """Scores behind some tokens; compiled, it is made anew when a batch or the places grow.
+
+    Prompts are read by a compiled graph too, one for all lengths, where they have `FEWEST_READ`
+    tokens and are equally long: what lies between the products is done in fewer passes.
 
     On a CPU a compiled step of few rows reads weights at the speed of memory, several times that of
     an eager one; making it takes half a minute, and some seconds in later processes. For three rows
@@ -60,6 +67,7 @@ class Step:
             with torch.compiler.set_stance(UNCOMPILED):
                 return self.scores(self.transformer.hidden(tokens_BT, cache=cache))
         cache.require_room(length)
+        tokens_BT = tokens_BT.contiguous()  # strides are compiled in
         size = places_for(min(cache.used + length, cache.slots), cache.slots)
         parts = cache.parts(size)
         cross = list(chain.from_iterable(cache.cross))
@@ -73,6 +81,30 @@ class Step:
             logits_BTV = self._found(tokens_BT, cache, parts, changing)
         cache.advance(length, None)
         return logits_BTV.clone() if self._replays else logits_BTV  # the next step writes over it
+
+    def read(
+        self,
+        tokens_BT: Tensor,
+        cache: KVCache | None = None,
+        source_BS: Tensor | None = None,
+        **who_sees: Tensor | None,
+    ) -> Tensor:
+        """Final states (B, T, D) of prompts, whose keys and values are added to the cache.
+
+        Args:
+            who_sees: Documents and prefix, as `Transformer.hidden` takes them.
+        """
+        count = max(tokens_BT.numel(), 0 if source_BS is None else source_BS.numel())
+        plain = all(tensor is None for tensor in who_sees.values())
+        if not self.compiled or not plain or count < FEWEST_READ:
+            with torch.compiler.set_stance(UNCOMPILED):
+                return self.transformer.hidden(
+                    tokens_BT, source_BS=source_BS, cache=cache, **who_sees
+                )
+        pack_(self.transformer, count)
+        # Not `contiguous`, which leaves a part of a row the whole row's stride; Dynamo looks at it.
+        tokens_BT = tokens_BT.clone(memory_format=torch.contiguous_format)
+        return _reader(self.transformer)(self.transformer, tokens_BT, source_BS, cache)
 
     def _found(
         self, tokens_BT: Tensor, cache: KVCache, parts: Parts, changing: list[Tensor | None]
@@ -144,10 +176,7 @@ class _CompiledStep:
     """`_step`, compiled for a network as it is now, and the graphs that its last call ran."""
 
     def __init__(self, on_gpu: bool) -> None:
-        # Dynamo finds what it has compiled by the code, so each has its own.
-        step = FunctionType(_step.__code__.replace(), globals(), _step.__name__)
-        limits = torch._dynamo.config
-        limits.recompile_limit = max(limits.recompile_limit, MOST_COMPILED)
+        step = _with_own_code(_step)
         options: dict[str, Any] = {
             "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
         }
@@ -176,10 +205,8 @@ class _CompiledStep:
         return _Direct(graph, inputs, places)
 
     def _on_cpu(self, graph: Any, inputs: Any) -> Callable[..., Sequence[Tensor]]:
-        from torch._inductor.compile_fx import compile_fx  # takes a second, and may not be needed
-
         # Two hundred small tensors are made in each step, which Python takes 5% of it for.
-        run: Any = compile_fx(graph, inputs, config_patches={"cpp_wrapper": True})
+        run = _inductor(graph, inputs, {"cpp_wrapper": True})
 
         def noted(*args: Any) -> Sequence[Tensor]:
             outputs: Sequence[Tensor] = run(*args)
@@ -187,6 +214,44 @@ class _CompiledStep:
             return outputs
 
         return noted
+
+
+def _inductor(graph: Any, inputs: Any, patches: dict[str, Any] | None = None) -> Any:
+    from torch._inductor.compile_fx import compile_fx  # takes a second, and may not be needed
+
+    return compile_fx(graph, inputs, config_patches=patches)
+
+
+def _with_own_code(function: Any) -> FunctionType:
+    """The same once more: Dynamo finds by the code what it has compiled, and how often."""
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, MOST_COMPILED)
+    return FunctionType(function.__code__.replace(), globals(), function.__name__)
+
+
+def places_for(length: int, longest: int) -> int:
+    """Room for so many tokens, of which there are few sizes: each is compiled anew."""
+    size = FEWEST_PLACES
+    while size < length:
+        size *= 2
+    return max(length, min(size, longest))
+
+
+def _read(
+    transformer: Transformer, tokens_BT: Tensor, source_BS: Tensor | None, cache: KVCache | None
+) -> Tensor:
+    return transformer.hidden(tokens_BT, source_BS=source_BS, cache=cache)
+
+
+_readers: WeakKeyDictionary[Transformer, Callable[..., Tensor]] = WeakKeyDictionary()
+
+
+def _reader(transformer: Transformer) -> Callable[..., Tensor]:
+    """`_read`, compiled for a network and any lengths."""
+    if transformer not in _readers:
+        own = _with_own_code(_read)
+        _readers[transformer] = torch.compile(own, backend=_inductor, dynamic=True)
+    return _readers[transformer]
 
 
 _steps: WeakKeyDictionary[Transformer, dict[Any, _CompiledStep]] = WeakKeyDictionary()

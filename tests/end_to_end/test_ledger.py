@@ -15,6 +15,7 @@ QAT = {
 }
 
 
+@pytest.mark.usefixtures("traced")
 def test_a_child_is_measured_beside_its_parent(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -26,10 +27,13 @@ def test_a_child_is_measured_beside_its_parent(
     assert main(["compress", str(parent), "--recipe", "layers/recipe.yaml", "--out", "small"]) == 0
     capsys.readouterr()
     flags = ["--rounds", "1", "--new_tokens", "2", "--length", "8", "--batch_sizes", "1", "2"]
-    assert main(["ledger", str(parent), "small", *flags, "--price_per_hour", "1"]) == 0
+    flags += ["--compile", "--price_per_hour", "1"]
+    assert main(["ledger", str(parent), "small", *flags]) == 0
     printed = capsys.readouterr().out
     assert "bits per byte" in printed
-    assert "write tokens/s, batch 2" in printed
+    for what in ("read", "write"):
+        for how in ("batch 1", "batch 2", "batch 1, compiled", "batch 2, compiled"):
+            assert f"{what} tokens/s, {how} " in printed
     (written,) = (parent / "ledger").glob("*/ledger.json")
     dense, small = json.loads(written.read_text())["entries"]
     assert small["bytes_on_disk"] < 0.45 * dense["bytes_on_disk"]

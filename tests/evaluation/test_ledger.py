@@ -16,7 +16,7 @@ PARENT = Entry(
 )  # fmt: skip
 CHILD = Entry(
     run="runs/a/parent/compressed", parameters=1_000_000, nonzeros=900_000, bytes_on_disk=600_000,
-    decode={1: 250.0}, decode_compiled={1: 700.0}, bits_per_byte=1.53,
+    prefill_compiled={1: 9e3}, decode={1: 250.0}, decode_compiled={1: 700.0}, bits_per_byte=1.53,
 )  # fmt: skip
 
 
@@ -25,6 +25,7 @@ def test_a_table_compares_with_the_parent_and_leaves_blank_what_is_not_known() -
     assert lines["bytes on disk (MB)"] == ["4.0000", "0.6000", "(0.15x)"]
     assert lines["write tokens/s, batch 1"] == ["100.0", "250.0", "(2.50x)"]
     assert lines["write tokens/s, batch 1, compiled"] == ["700.0"]
+    assert lines["read tokens/s, batch 1, compiled"] == ["9,000.0"]
     assert lines["bits per byte"] == ["1.5000", "1.5300", "(+2.00%)"]
     assert "peak memory (MB)" not in lines
     assert figures(PARENT)["peak memory (MB)"] is None

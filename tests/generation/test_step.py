@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.backends.debugging import aot_eager
 from torch._dynamo.utils import counters
 
 from gpt4o_lit.compression import Formats, round_
@@ -34,16 +33,6 @@ from tests.generation.test_decode import KINDS, network
 tokenizer = ByteTokenizer()
 GREEDY = SamplingConfig(max_new_tokens=12, temperature=0)
 PROMPTS = ["hello", "a", "some longer prompt", "xyz"]
-
-
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace steps as for compiling, and run what was traced without making machine code of it."""
-    torch.compiler.reset()
-    monkeypatch.setattr(
-        "torch._inductor.compile_fx.compile_fx",
-        lambda graph, inputs, config_patches: aot_eager(graph, inputs),
-    )
 
 
 def decoder(**attention: Any) -> Transformer:
@@ -206,6 +195,20 @@ def test_a_compiled_step_writes_the_same_with_machine_code() -> None:
     assert generate(net, tokenizer, PROMPTS, GREEDY, compiled=True) == generate(
         net, tokenizer, PROMPTS, GREEDY
     )
+
+
+@torch.inference_mode()
+def test_tokens_may_lie_as_they_like() -> None:
+    """The first of each row stand where the prompts do, the next ones behind one another."""
+    torch.compiler.reset()
+    net, prompts = decoder(), torch.randint(250, (4, 6))
+    caches = [KVCache(net.config, 4, 20) for _ in range(2)]
+    steps = [Step(net, 250, compiled=compiled) for compiled in (False, True)]
+    for cache in caches:
+        net.hidden(prompts, cache=cache)
+    for tokens in (prompts[:, :1], prompts[:, 1].clone()[:, None], prompts[:, 2:3]):
+        wanted, found = (step(tokens, cache) for step, cache in zip(steps, caches, strict=True))
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
 @pytest.mark.usefixtures("traced")
