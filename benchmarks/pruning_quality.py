@@ -32,6 +32,7 @@ from gpt4o_lit.compression import (
     prune_blocks_,
     refit_,
 )
+from gpt4o_lit.compression.importance import By
 from gpt4o_lit.data import PackedDataModule
 from gpt4o_lit.experiments.experiment import read_experiment
 from gpt4o_lit.interop.run import open_run
@@ -42,6 +43,8 @@ from gpt4o_lit.strategies.allocator import keep_freed_memory
 
 Losses = list[Callable[[], Tensor]]
 Prune = Callable[[Transformer, Losses], None]
+CUTS: list[tuple[By, bool]] = [("taylor", False), ("taylor", True), ("reconstruction", True)]
+"""By what heads and channels are chosen, and whether what stays is refitted."""
 
 
 def data_of(run: Path) -> PackedDataModule:
@@ -94,10 +97,10 @@ def by_inputs(network: Transformer, losses: Losses, *, method: Any, share: Share
     list(prune_blocks_(network, weights, losses, method, share, reduce=lambda sums: sums))
 
 
-def cut(network: Transformer, losses: Losses, *, share: float, refit: bool) -> None:
-    """A share of heads and channels, by the slope of the loss."""
-    config, taken = network.config, Cut(heads=share, channels=share)
-    kept = choose(measure_importance(network, losses, "taylor"), config, config, taken)
+def cut(network: Transformer, losses: Losses, *, taken: Cut, by: By, refit: bool) -> None:
+    """Heads and channels."""
+    config = network.config
+    kept = choose(measure_importance(network, losses, by), config, config, taken)
     if refit:
         refit_(network, kept, losses, reduce=lambda sums: sums)
     cut_(network, kept)
@@ -114,10 +117,11 @@ def ways() -> Iterator[tuple[str, Prune]]:
     yield "2:4, magnitude", partial(by_magnitude, pattern="2:4")
     for method in ("wanda", "sparse_gpt"):
         yield f"2:4, {method}", partial(by_inputs, method=method, share=two_of_four)
-    for share in (0.125, 0.25):
-        for refit in (False, True):
-            name = f"{share:.1%} of heads and channels, {'refitted' if refit else 'as they are'}"
-            yield name, partial(cut, share=share, refit=refit)
+    for heads, channels in ((0.125, 0.125), (0.25, 0.25), (0.0, 0.5)):
+        taken = Cut(heads=heads, channels=channels)
+        for by, refit in CUTS:
+            name = f"{heads:.1%} of heads, {channels:.1%} of channels, {by}{', refitted' * refit}"
+            yield name, partial(cut, taken=taken, by=by, refit=refit)
 
 
 def main() -> None:
@@ -133,12 +137,12 @@ def main() -> None:
     asked = list(data.val_dataloader())
     with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16, cache_enabled=False):
         parent = perplexity(dense, asked)
-        print(f"{'dense':45} {parent:8.3f}", flush=True)
+        print(f"{'dense':60} {parent:8.3f}", flush=True)
         for name, prune in ways():
             network = copy.deepcopy(dense)
             prune(network, [partial(mean_loss, network, batch) for batch in seen])
             found = perplexity(network, asked)
-            print(f"{name:45} {found:8.3f} {found / parent - 1:+8.2%}", flush=True)
+            print(f"{name:60} {found:8.3f} {found / parent - 1:+8.2%}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gpt4o_lit.model.weight_format import WeightFormat, as_stored, round_inputs
+from gpt4o_lit.model.weight_format import Number, WeightFormat, as_stored, round_inputs
 
 # O outputs, I inputs, G groups of inputs
 
@@ -56,7 +56,9 @@ class FakeQuantization(nn.Module):
 
     def inputs(self, x: Tensor) -> Tensor:
         """What the converted layer would read."""
-        return fake_quantize_inputs(x) if self.format.rounds_inputs and self.active else x
+        if not self.format.rounds_inputs or not self.active:
+            return x
+        return fake_quantize_inputs(x, self.format.number)
 
     def weight(self, weight_OI: Tensor) -> Tensor:
         """The weight that the converted layer would have."""
@@ -98,9 +100,9 @@ def learned_quantize(weight_OI: Tensor, scales_OG: Tensor, format: WeightFormat)
     return rounded
 
 
-def fake_quantize_inputs(x: Tensor) -> Tensor:
+def fake_quantize_inputs(x: Tensor, number: Number = "int") -> Tensor:
     """Round each token's inputs to 8 bits of its largest; the gradient goes straight through."""
-    rounded: Tensor = _RoundedInputs.apply(x)
+    rounded: Tensor = _RoundedInputs.apply(x, number)
     return rounded
 
 
@@ -132,7 +134,8 @@ class _Learned(torch.autograd.Function):
         within = clamped == ratio
         slopes = format.grouped(slope_OI)
         # Equation 3: rounded minus exact within the range, the bound itself beyond it.
-        toward = clamped.round() - torch.where(within, ratio, torch.zeros_like(ratio))
+        exact = torch.where(within, ratio, torch.zeros_like(ratio))
+        toward = format.nearest_(clamped) - exact
         balance = (ratio.shape[-1] * format.highest) ** -0.5
         of_scales = (slopes * toward).sum(-1) * balance
         return (slopes * within).flatten(-2), of_scales.to(scales_OG.dtype), None
@@ -140,17 +143,17 @@ class _Learned(torch.autograd.Function):
 
 class _RoundedInputs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        numbers, steps = round_inputs(x)
+    def forward(ctx: Any, x: Tensor, number: Number) -> Tensor:
+        numbers, steps = round_inputs(x, number)
         return (numbers * steps).to(x.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        return slope
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return slope, None
 
 
 def _rounded(weight_OI: Tensor, scales_OG: Tensor, format: WeightFormat) -> Tensor:
     steps = scales_OG[..., None]
-    numbers = (format.grouped(weight_OI) / steps).round_().clamp_(format.lowest, format.highest)
+    numbers = format.nearest_(format.grouped(weight_OI) / steps)
     return numbers.mul_(steps).flatten(-2).to(weight_OI.dtype)

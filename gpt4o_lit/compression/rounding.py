@@ -1,4 +1,4 @@
-"""Weights as small integers times a scale: rounded to nearest, or so that errors cancel (GPTQ)."""
+"""Weights as small numbers times a scale: rounded to nearest, or so that errors cancel (GPTQ)."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ COLUMNS = 128  # rounded one by one before the columns right of them learn of it
 
 
 def round_to_nearest(weight_OI: Tensor, format: WeightFormat) -> tuple[Tensor, Tensor]:
-    """Whole numbers, int8 (O, I), and scales (O, G)."""
+    """Numbers, int8 or float8 (O, I), and scales (O, G)."""
     scales_OG = format.scales(weight_OI)
     return format.round(weight_OI, scales_OG), scales_OG
 
@@ -28,7 +28,7 @@ def gptq(weight_OI: Tensor, gram_II: Tensor, format: WeightFormat) -> tuple[Tens
         gram_II: Products of each two inputs, summed over tokens.
 
     Returns:
-        Whole numbers, int8 (O, I), and scales (O, G).
+        Numbers, int8 or float8 (O, I), and scales (O, G).
     """
     scales_OG = format.scales(weight_OI)
     inputs = weight_OI.shape[-1]
@@ -36,16 +36,16 @@ def gptq(weight_OI: Tensor, gram_II: Tensor, format: WeightFormat) -> tuple[Tens
     root_II = root_of_inverse(gram_II[order][:, order])
     work_OI = weight_OI.detach().float()[:, order]
     steps_OI = format.spread(scales_OG, inputs)[:, order]
-    numbers_OI = torch.empty(work_OI.shape, dtype=torch.int8, device=work_OI.device)
+    numbers_OI = torch.empty_like(work_OI)
     for start in range(0, inputs, COLUMNS):
         end = min(start + COLUMNS, inputs)
         columns, root = work_OI[:, start:end], root_II[start:end, start:end]
         errors = torch.empty_like(columns)
         for place in range(end - start):
             step = steps_OI[:, start + place]
-            rounded = (columns[:, place] / step).round().clamp(format.lowest, format.highest)
-            numbers_OI[:, start + place] = rounded.to(torch.int8)
+            rounded = format.nearest_(columns[:, place] / step)
+            numbers_OI[:, start + place] = rounded
             errors[:, place] = (columns[:, place] - rounded * step) / root[place, place]
             columns[:, place:] -= errors[:, place, None] * root[place, place:]
         work_OI[:, end:] -= errors @ root_II[start:end, end:]
-    return numbers_OI[:, order.argsort()], scales_OG
+    return numbers_OI[:, order.argsort()].to(format.dtype), scales_OG

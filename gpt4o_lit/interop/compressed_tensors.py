@@ -1,4 +1,4 @@
-"""Whole numbers as compressed-tensors stores them, which transformers and vLLM open."""
+"""Small numbers as compressed-tensors stores them, which transformers and vLLM open."""
 
 import os
 from collections import defaultdict
@@ -22,7 +22,7 @@ from gpt4o_lit.tokenizer import Tokenizer
 # O outputs, I inputs, G groups of inputs
 
 WORD = 32  # bits into which numbers are packed
-TOKENS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+TOKENS = {"num_bits": 8, "symmetric": True, "strategy": "token", "dynamic": True}
 
 
 def save_compressed_tensors(
@@ -76,12 +76,12 @@ def _packed(
     rule: Rule, weight: QuantizedWeight, dtype: torch.dtype
 ) -> dict[str, dict[str, Tensor]]:
     """The tensors of each of their layers, by the layer's name."""
-    numbers = rule.write(weight.whole_numbers().float())
+    numbers = rule.write(weight.each_number().float())
     inputs, scales_OG = weight.shape[1], weight.scales
     steps = rule.write(weight.format.spread(scales_OG, inputs))
     found: dict[str, dict[str, Tensor]] = {}
     for theirs, own in numbers.items():
-        layer, own = theirs.removesuffix(".weight"), own.to(torch.int8)
+        layer, own = theirs.removesuffix(".weight"), own.to(weight.format.dtype)
         scale = steps[theirs][:, :: inputs // scales_OG.shape[1]].to(dtype)
         found[layer] = {f"{layer}.weight_scale": scale}
         if _is_packed(weight.format):
@@ -106,7 +106,7 @@ def pack(numbers_OI: Tensor, bits: int) -> Tensor:
 
 
 def _is_packed(format: WeightFormat) -> bool:
-    """int8 with int8 inputs is stored a number to a byte."""
+    """8 bits with inputs of 8 bits are stored a number to a byte."""
     return format.bits < 8 or not format.rounds_inputs
 
 
@@ -116,16 +116,16 @@ def _config(groups: dict[WeightFormat, list[str]]) -> dict[str, Any]:
         grouped = format.group_size is not None
         described[f"group_{number}"] = {
             "targets": layers,
-            "format": "pack-quantized" if _is_packed(format) else "int-quantized",
+            "format": "pack-quantized" if _is_packed(format) else f"{format.number}-quantized",
             "weights": {
                 "num_bits": format.bits,
-                "type": "int",
+                "type": format.number,
                 "symmetric": True,
                 "strategy": "group" if grouped else "channel",
                 "group_size": format.group_size,
                 "dynamic": False,
             },
-            "input_activations": TOKENS if format.rounds_inputs else None,
+            "input_activations": TOKENS | {"type": format.number} if format.rounds_inputs else None,
             "output_activations": None,
         }
     kinds = {each["format"] for each in described.values()}

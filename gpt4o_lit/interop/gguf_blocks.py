@@ -13,11 +13,16 @@ KINDS = {8: "Q8_0", 4: "Q4_0"}  # by bits
 
 
 def require_blocks(name: str, weight: QuantizedWeight) -> None:
-    """Refuse scales that a block of 32 inputs cannot have.
+    """Refuse numbers and scales that a block of 32 inputs cannot have.
 
     Raises:
         ValueError: naming the layer and the mend.
     """
+    if weight.format.is_float:
+        raise ValueError(
+            f"gguf: {name} has float8, of which there are no blocks; compress the run with "
+            "--recipe int8, or export with --format compressed-tensors"
+        )
     inputs = weight.shape[1]
     group = weight.format.group_size or inputs
     if group % BLOCK or inputs % BLOCK:

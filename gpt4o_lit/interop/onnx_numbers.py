@@ -22,14 +22,23 @@ class WeightInGraph(QuantizedWeight):
 
     @classmethod
     def like(cls, weight: QuantizedWeight) -> "WeightInGraph":
-        """The same numbers, and once more as the node reads them."""
+        """The same numbers, and once more as the node reads them.
+
+        Raises:
+            ValueError: they are no whole numbers.
+        """
+        if weight.format.is_float:
+            raise ValueError(
+                "onnx: MatMulNBits reads whole numbers, but the run has float8; compress it with "
+                "--recipe int8, or export with --format compressed-tensors"
+            )
         with torch.device("meta"):
             made = cls(weight.format, *weight.shape)
         made.numbers, made.scales = weight.numbers, weight.scales.float()
         format, (outputs, inputs) = weight.format, weight.shape
         made.group = format.group_size or GROUP
         padding = -inputs % made.group
-        numbers_OI = F.pad(weight.whole_numbers(), (0, padding))
+        numbers_OI = F.pad(weight.each_number(), (0, padding))
         stored = pack_nibbles(numbers_OI) if format.bits == 4 else _shifted(numbers_OI)
         groups = (inputs + padding) // made.group
         made.register_buffer("blocks", stored.view(outputs, groups, -1).contiguous())

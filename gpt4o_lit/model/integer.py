@@ -1,14 +1,15 @@
-"""PyTorch's products with whole numbers on a CPU, and what they read."""
+"""PyTorch's products with small numbers, and what they read."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt4o_lit.model.weight_format import WeightFormat
+from gpt4o_lit.model.weight_format import FLOAT8, FLOAT8_MULTIPLE, WeightFormat
 
 # M rows, O outputs, I inputs, G groups of inputs
 
 BLOCK = 64  # rows that the int4 kernel packs together
+HOPPER = (9, 0)  # from which on float8 has kernels with a scale for each row
 MOST_ROWS = 32  # up to which it is faster than a product with restored weights
 
 
@@ -48,7 +49,8 @@ class Int8Product:
     @classmethod
     def serves(cls, format: WeightFormat, rows: int) -> bool:
         """Whether it is there for this format; it is the fastest for any number of rows."""
-        return format.bits == 8 and format.group_size is None and format.rounds_inputs
+        whole = format.bits == 8 and not format.is_float
+        return whole and format.group_size is None and format.rounds_inputs
 
     def __init__(self, numbers_OI: Tensor, scales_OG: Tensor, format: WeightFormat) -> None:
         self.numbers_IO, self.scales_O = numbers_OI.T, scales_OG[:, 0].float()
@@ -60,6 +62,36 @@ class Int8Product:
             return sums_MO * self.scales_O
         # Where it lies: memory that was never touched costs more than the product with scales.
         return sums_MO.view(torch.float32).copy_(sums_MO).mul_(self.scales_O)
+
+
+class Float8Product:
+    """float8 times float8, summed in float32: by the tensor cores of Hopper and later, or a CPU."""
+
+    name = "aten._scaled_mm (float8 x float8)"
+
+    @classmethod
+    def serves(cls, format: WeightFormat, device: torch.device) -> bool:
+        """Whether it is there for this format. A CPU has it to be exact, at two thirds of the speed
+        of products in bfloat16."""
+        if not format.is_float or device.type not in ("cpu", "cuda"):
+            return False
+        return device.type == "cpu" or torch.cuda.get_device_capability(device) >= HOPPER
+
+    def __init__(self, numbers_OI: Tensor, scales_OG: Tensor, format: WeightFormat) -> None:
+        self.outputs = len(numbers_OI)
+        padding = -self.outputs % FLOAT8_MULTIPLE
+        bits_OI = F.pad(numbers_OI.view(torch.int8), (0, 0, 0, padding))
+        self.numbers_IO = bits_OI.view(FLOAT8).T
+        self.scales_1O = F.pad(scales_OG.float().T, (0, padding), value=1.0).contiguous()
+
+    def __call__(self, x_MI: Tensor) -> Tensor:
+        """x W^T for numbers x of float8: (M, O), in float32, or on a GPU in bfloat16."""
+        steps_M1 = torch.ones(len(x_MI), 1, device=x_MI.device)
+        dtype = torch.float32 if x_MI.device.type == "cpu" else torch.bfloat16
+        y_MO: Tensor = torch._scaled_mm(
+            x_MI.to(FLOAT8), self.numbers_IO, steps_M1, self.scales_1O, out_dtype=dtype
+        )
+        return y_MO[:, : self.outputs]
 
 
 def _packed_int4(numbers_OI: Tensor) -> Tensor:

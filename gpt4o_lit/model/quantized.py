@@ -1,4 +1,4 @@
-"""A matrix of small whole numbers, in place of a layer's weight, and the kernels that read it."""
+"""A matrix of small numbers, in place of a layer's weight, and the kernels that read it."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -8,26 +8,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gpt4o_lit.model.integer import Int4Product, Int8Product
+from gpt4o_lit.model.integer import Float8Product, Int4Product, Int8Product
 from gpt4o_lit.model.sums import SUMS_ROWS, streams, sums
-from gpt4o_lit.model.weight_format import INPUT_LEVELS, WeightFormat, round_inputs
+from gpt4o_lit.model.weight_format import FLOAT8, INPUT_LEVELS, WeightFormat, round_inputs
 
 # M rows, O outputs, I inputs, G groups of inputs
 
-Kernel = Literal["sums", "int4", "int8", "restored"]
+Kernel = Literal["sums", "int4", "int8", "float8", "restored"]
 KERNELS: dict[Kernel, str] = {
     "sums": "compiled sums over numbers that are widened on the way",
     "int4": Int4Product.name,
     "int8": Int8Product.name,
+    "float8": Float8Product.name,
     "restored": "products with what the numbers stand for (in bfloat16 on a CPU)",
 }
+
+
+Product = Int4Product | Int8Product | Float8Product
+PRODUCTS: dict[Kernel, type[Product]] = {
+    "int4": Int4Product, "int8": Int8Product, "float8": Float8Product
+}  # fmt: skip
 
 
 class QuantizedWeight(nn.Module):
     """Stands where a layer had its weight: `layer.weight = QuantizedWeight.of(...)`.
 
     Holds `numbers`, int8 (O, I), or uint8 (O, I/2) with two of 4 bits to a byte, the lower bits
-    first; and `scales` (O, G), whose dtype is the one the network computes in.
+    first; and `scales` (O, G), whose dtype is the one the network computes in. float8 is kept as
+    the int8 of its bits, for casts of a network would widen it.
     """
 
     numbers: Tensor
@@ -41,7 +49,7 @@ class QuantizedWeight(nn.Module):
         width, dtype = (inputs // 2, torch.uint8) if format.bits == 4 else (inputs, torch.int8)
         self.register_buffer("numbers", torch.zeros(outputs, width, dtype=dtype))
         self.register_buffer("scales", torch.ones(outputs, format.num_groups(inputs)))
-        self._packed: Int4Product | Int8Product | None = None
+        self._packed: Product | None = None
 
     @classmethod
     def rounding(
@@ -54,10 +62,10 @@ class QuantizedWeight(nn.Module):
 
     @classmethod
     def of(cls, numbers_OI: Tensor, scales_OG: Tensor, format: WeightFormat) -> "QuantizedWeight":
-        """From whole numbers in int8, and scales."""
+        """From numbers in int8 or float8, and scales."""
         with torch.device("meta"):
             weight = cls(format, *numbers_OI.shape)
-        weight.numbers = pack_nibbles(numbers_OI) if format.bits == 4 else numbers_OI
+        weight.numbers = as_kept(numbers_OI, format)
         weight.scales = scales_OG
         return weight
 
@@ -74,9 +82,9 @@ class QuantizedWeight(nn.Module):
         """What it computes in, as a weight would."""
         return self.scales.dtype
 
-    def whole_numbers(self) -> Tensor:
-        """As int8: (O, I)."""
-        return unpack_nibbles(self.numbers) if self.format.bits == 4 else self.numbers
+    def each_number(self) -> Tensor:
+        """As int8 or float8: (O, I)."""
+        return from_kept(self.numbers, self.format)
 
     def restored(self, dtype: torch.dtype | None = None) -> Tensor:
         """The matrix that it stands for, in its own or another dtype: (O, I)."""
@@ -84,13 +92,15 @@ class QuantizedWeight(nn.Module):
 
     def rows(self, numbers: Tensor) -> Tensor:
         """The rows with these numbers: (..., I)."""
-        stored = self.numbers[numbers]
-        stored = unpack_nibbles(stored) if self.format.bits == 4 else stored
-        return self.format.restore(stored, self.scales[numbers])
+        return restored(self.numbers[numbers], self.scales[numbers], self.format)
 
     def kernel(self, rows: int, *, compiled: bool) -> Kernel:
         """Which kernel multiplies so many rows; nowhere else is this decided."""
-        if self.device.type != "cpu" or self.trains_others:
+        if self.trains_others:
+            return "restored"
+        if Float8Product.serves(self.format, self.device):
+            return "float8"
+        if self.device.type != "cpu" or self.format.is_float:
             return "restored"
         if Int4Product.serves(self.format, rows):
             return "int4"
@@ -106,7 +116,7 @@ class QuantizedWeight(nn.Module):
         compiled = torch.compiler.is_dynamo_compiling() and streams(x)
         x_MI, steps_M1 = x.reshape(-1, x.shape[-1]), None
         if self.format.rounds_inputs:
-            x_MI, steps_M1 = round_inputs(x_MI)
+            x_MI, steps_M1 = round_inputs(x_MI, self.format.number)
         kernel = self.kernel(len(x_MI), compiled=compiled)
         if kernel == "sums":
             y_MO = sums(x_MI, self.numbers, self.scales)
@@ -124,21 +134,22 @@ class QuantizedWeight(nn.Module):
         return y_MO.to(x.dtype).view(*x.shape[:-1], -1)
 
     def pack(self) -> None:
-        """Make what the kernels of a CPU read, once, and look whether they compute the product.
+        """Make what its kernel reads, once, and look whether that computes the product.
 
         Raises:
             RuntimeError: a kernel of this PyTorch gives something else on this machine.
         """
-        if self._packed is not None or self.device.type != "cpu" or self.trains_others:
+        if self._packed is not None or self.trains_others:
             return
-        for product in (Int4Product, Int8Product):
-            if product.serves(self.format, rows=1):
-                packed = product(self.whole_numbers(), self.scales, self.format)
-                self._require_right(packed)
-                self._packed = packed
+        product = PRODUCTS.get(self.kernel(1, compiled=False))
+        if product is not None:
+            packed = product(self.each_number(), self.scales, self.format)
+            self._require_right(packed)
+            self._packed = packed
 
-    def _require_right(self, packed: Int4Product | Int8Product) -> None:
-        x_1I = torch.linspace(-INPUT_LEVELS, INPUT_LEVELS, self.shape[1]).round()[None]
+    def _require_right(self, packed: Product) -> None:
+        x_I = torch.linspace(-INPUT_LEVELS, INPUT_LEVELS, self.shape[1], device=self.device)
+        x_1I = (self.format.nearest_(x_I) if self.format.is_float else x_I.round())[None]
         right_1O, given_1O = x_1I @ self.restored(torch.float32).T, packed(x_1I).float()
         if (given_1O - right_1O).norm() > 0.01 * right_1O.norm():
             raise RuntimeError(
@@ -181,7 +192,21 @@ class _FrozenProduct(torch.autograd.Function):
 
 def restored(numbers: Tensor, scales_OG: Tensor, format: WeightFormat) -> Tensor:
     """The matrix that stored numbers stand for, in the dtype of the scales: (O, I)."""
-    return format.restore(unpack_nibbles(numbers) if format.bits == 4 else numbers, scales_OG)
+    return format.restore(from_kept(numbers, format), scales_OG)
+
+
+def as_kept(numbers_OI: Tensor, format: WeightFormat) -> Tensor:
+    """Numbers as a QuantizedWeight keeps them."""
+    if format.is_float:
+        return numbers_OI.view(torch.int8)
+    return pack_nibbles(numbers_OI) if format.bits == 4 else numbers_OI
+
+
+def from_kept(numbers: Tensor, format: WeightFormat) -> Tensor:
+    """The numbers themselves, int8 or float8: (O, I)."""
+    if format.is_float:
+        return numbers.view(FLOAT8)
+    return unpack_nibbles(numbers) if format.bits == 4 else numbers
 
 
 def place_(network: Any, weights: Mapping[str, QuantizedWeight]) -> None:
@@ -226,7 +251,8 @@ def weight_bytes(network: nn.Module) -> int:
 def count_nonzeros(network: nn.Module) -> int:
     """Weights that are not 0; tied ones count once."""
     numbers = [
-        part.whole_numbers() for part in network.modules() if isinstance(part, QuantizedWeight)
+        part.numbers & 127 if part.format.is_float else part.each_number()  # but for the sign
+        for part in quantized_weights(network)
     ]
     return sum(int(tensor.count_nonzero()) for tensor in [*network.parameters(), *numbers])
 

@@ -1,4 +1,4 @@
-"""How a matrix is stored: small whole numbers, and a scale for some of them."""
+"""How a matrix is stored: small numbers, mostly whole ones, and a scale for some of them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +9,10 @@ from torch import Tensor
 # O outputs, I inputs, G groups of inputs
 
 INPUT_LEVELS = 127  # of 8 bits, on either side of 0
+FLOAT8 = torch.float8_e4m3fn
+FLOAT8_MOST = int(torch.finfo(FLOAT8).max)
+FLOAT8_MULTIPLE = 16  # rows and columns of what its kernels multiply
+Number = Literal["int", "float"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +21,9 @@ class WeightFormat:
 
     bits: Literal[4, 8] = 8
     """Of each number."""
+    number: Number = "int"
+    """Whole numbers, or float8 with 4 bits of exponent (e4m3, arXiv:2209.05433), for GPUs from
+    Hopper on; its inputs are float8 too, and a row has one scale."""
     group_size: int | None = None
     """Inputs that share a scale. Default: all of a row."""
     rounds_inputs: bool = False
@@ -25,6 +32,15 @@ class WeightFormat:
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
             raise ValueError(f"bits ({self.bits}) must be 4 or 8; set it to 8")
+        if self.number not in ("int", "float"):
+            raise ValueError(f"number ({self.number}) must be int or float; set it to int")
+        whole = (self.bits, self.group_size, self.rounds_inputs) == (8, None, True)
+        if self.number == "float" and not whole:
+            raise ValueError(
+                "number (float) has 8 bits, a scale for each row, and rounds inputs, but bits is "
+                f"{self.bits}, group_size {self.group_size} and rounds_inputs "
+                f"{self.rounds_inputs}; set them to 8, null and true, or number to int"
+            )
         if self.group_size is not None and (self.group_size < 2 or self.group_size % 2):
             raise ValueError(
                 f"group_size ({self.group_size}) must be even, for two numbers of 4 bits share a "
@@ -32,18 +48,30 @@ class WeightFormat:
             )
 
     def __str__(self) -> str:
+        if self.is_float:
+            return "float8, float8 inputs"
         grouped = "" if self.group_size is None else f" in groups of {self.group_size}"
         return f"int{self.bits}{grouped}" + (", int8 inputs" if self.rounds_inputs else "")
 
     @property
+    def is_float(self) -> bool:
+        """Whether numbers are float8."""
+        return self.number == "float"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of a number by itself."""
+        return FLOAT8 if self.is_float else torch.int8
+
+    @property
     def lowest(self) -> int:
-        """The smallest whole number."""
-        return -(1 << (self.bits - 1))
+        """The smallest number."""
+        return -FLOAT8_MOST if self.is_float else -(1 << (self.bits - 1))
 
     @property
     def highest(self) -> int:
-        """The largest whole number."""
-        return -self.lowest - 1
+        """The largest number."""
+        return FLOAT8_MOST if self.is_float else -self.lowest - 1
 
     def num_groups(self, inputs: int) -> int:
         """Scales of a row."""
@@ -51,10 +79,12 @@ class WeightFormat:
 
     def require_width(self, name: str, inputs: int) -> None:
         """Refuse a matrix whose rows fall into no such groups."""
-        if inputs % (self.group_size or 2):
+        multiple = self.group_size or (FLOAT8_MULTIPLE if self.is_float else 2)
+        if inputs % multiple:
+            what = "what float8 kernels read at once" if self.is_float else "group_size"
             raise ValueError(
-                f"{name}: its {inputs} inputs must be a multiple of group_size "
-                f"({self.group_size or 2}); choose another group_size, or leave the layer out"
+                f"{name}: its {inputs} inputs must be a multiple of {what} ({multiple}); choose "
+                f"another {'format' if self.is_float else 'group_size'}, or leave the layer out"
             )
 
     def grouped(self, weight_OI: Tensor) -> Tensor:
@@ -65,10 +95,12 @@ class WeightFormat:
         """By which the weight of each group that lies farthest from 0 is the lowest number: (O, G).
 
         That number has no counterpart above 0, so steps are the finest that keep this weight
-        exact. Where it is above 0 the scale is below.
+        exact. Where it is above 0 the scale is below. Of float8 each has one, and scales are above.
         """
         groups = self.grouped(weight_OI.float())
         least, most = groups.amin(-1), groups.amax(-1)  # both at once take 20 times as long on CPUs
+        if self.is_float:
+            return as_stored(torch.maximum(most, -least) / self.highest)
         return as_stored(torch.where(most > -least, most, least) / self.lowest)
 
     def scales_of_sizes(self, logs: Tensor, weight_OI: Tensor) -> Tensor:
@@ -76,10 +108,15 @@ class WeightFormat:
         sizes_OG = logs.view(len(weight_OI), -1).exp()
         return sizes_OG.copysign(self.scales(weight_OI.detach()))
 
+    def nearest_(self, x: Tensor) -> Tensor:
+        """Turn float32 into the nearest numbers that there are."""
+        x.clamp_(self.lowest, self.highest)
+        return x.copy_(x.to(FLOAT8)) if self.is_float else x.round_()
+
     def round(self, weight_OI: Tensor, scales_OG: Tensor) -> Tensor:
-        """The nearest whole numbers: int8 (O, I)."""
+        """The nearest numbers: int8 or float8 (O, I)."""
         steps = self.grouped(weight_OI.float()) / scales_OG.float()[..., None]
-        return steps.round_().clamp_(self.lowest, self.highest).flatten(-2).to(torch.int8)
+        return self.nearest_(steps).flatten(-2).to(self.dtype)
 
     def restore(self, numbers_OI: Tensor, scales_OG: Tensor) -> Tensor:
         """What the numbers stand for, in the dtype of the scales: (O, I)."""
@@ -103,22 +140,27 @@ def as_stored(scales_OG: Tensor) -> Tensor:
     return ((bits + 0x8000) & -0x10000).view(torch.float32)
 
 
-def round_inputs(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers from -127 to 127, still in x's dtype, and each token's step, float32 (..., 1).
+def round_inputs(x: Tensor, number: Number = "int") -> tuple[Tensor, Tensor]:
+    """Numbers of 8 bits, still in x's dtype, and each token's step, float32 (..., 1).
 
-    bfloat16 holds these numbers exactly.
+    Whole ones from -127 to 127, or those of float8; bfloat16 holds all of them exactly.
     """
     numbers = x.to(torch.float32, copy=True)
-    steps = round_rows_(numbers)
+    steps = round_rows_(numbers, number)
     return numbers.to(x.dtype), steps
 
 
-def round_rows_(x: Tensor) -> Tensor:
-    """Turn float32 into whole numbers from -127 to 127; each row's step, (..., 1).
+def round_rows_(x: Tensor, number: Number = "int") -> Tensor:
+    """Turn float32 into whole numbers from -127 to 127, or float8's; each row's step, (..., 1).
 
     CPUs do this several times faster than the same in bfloat16.
     """
-    steps = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)).div_(INPUT_LEVELS)
+    most = INPUT_LEVELS if number == "int" else FLOAT8_MOST
+    steps = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True)).div_(most)
     steps.clamp_(min=torch.finfo(torch.float32).tiny)
-    x.div_(steps).round_()
+    x.div_(steps)
+    if number == "int":
+        x.round_()
+    else:
+        x.copy_(x.to(FLOAT8))
     return steps

@@ -89,6 +89,8 @@ def test_gptq_changes_less_of_what_a_layer_gives(format: WeightFormat) -> None:
         ({"bits": 3}, r"bits \(3\) must be 4 or 8"),
         ({"group_size": 7}, r"group_size \(7\) must be even"),
         ({"group_size": 0}, r"group_size \(0\) must be even"),
+        ({"number": "complex"}, r"number \(complex\) must be int or float"),
+        ({"number": "float"}, r"number \(float\) .* rounds_inputs False; set them to 8, null"),
     ],
 )
 def test_formats_that_do_not_exist_are_refused(values: dict[str, int], message: str) -> None:

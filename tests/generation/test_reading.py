@@ -73,7 +73,14 @@ def test_a_long_source_is_read_by_a_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    "format", [None, WeightFormat(rounds_inputs=True), WeightFormat(bits=4, group_size=32)]
+    "format",
+    [
+        None,
+        WeightFormat(rounds_inputs=True),
+        WeightFormat(bits=4, group_size=32),
+        WeightFormat(number="float", rounds_inputs=True),
+    ],
+    ids=str,
 )
 def test_machine_code_reads_the_same(format: WeightFormat | None) -> None:
     torch.compiler.reset()

@@ -19,6 +19,7 @@ from tests.model.conftest import POSITIONS, VOCAB, network
 
 INT4 = WeightFormat(bits=4, group_size=32)
 INT8 = WeightFormat(rounds_inputs=True)
+FLOAT8 = WeightFormat(number="float", rounds_inputs=True)
 
 
 def rounded(net: Transformer, formats: Formats) -> Transformer:
@@ -59,7 +60,7 @@ def test_what_was_saved_opens_bit_by_bit(kind: str, position: str, tmp_path: Pat
     assert again.head.weight is again.tokens.weight
 
 
-@pytest.mark.parametrize("format", [None, INT8, INT4], ids=str)
+@pytest.mark.parametrize("format", [None, INT8, INT4, FLOAT8], ids=str)
 def test_zeros_take_a_bit_each_where_that_pays(format: WeightFormat | None, tmp_path: Path) -> None:
     dense, sparse = network("decoder"), network("decoder")
     sparse.load_state_dict(dense.state_dict())

@@ -45,6 +45,7 @@ def test_words_are_theirs(bits: int) -> None:
         (INT4, None),
         (INT4, WeightFormat()),
         (WeightFormat(rounds_inputs=True), WeightFormat(rounds_inputs=True)),
+        (WeightFormat(number="float", rounds_inputs=True), None),
     ],
 )
 @pytest.mark.parametrize("name", ["llama", "qwen3"])

@@ -26,14 +26,15 @@ FORMATS = [
     WeightFormat(bits=4, group_size=32),
     WeightFormat(bits=4, group_size=32, rounds_inputs=True),
     WeightFormat(bits=8, group_size=32),
+    WeightFormat(number="float", rounds_inputs=True),
 ]
-EXACT = {"sums", "int8"}  # the others multiply in bfloat16
+EXACT = {"sums", "int8", "float8"}  # the others multiply in bfloat16
 
 
 def product_of(weight: QuantizedWeight, x: Tensor) -> Tensor:
     """As the numbers say, in float64."""
     if weight.format.rounds_inputs:
-        numbers, steps = round_inputs(x)
+        numbers, steps = round_inputs(x, weight.format.number)
         x = numbers.double() * steps
     return x.double() @ weight.restored().double().T
 
@@ -73,6 +74,8 @@ def test_compiled_sums_are_the_product(format: WeightFormat) -> None:
         (FORMATS[2], 1, True, "int4"),
         (FORMATS[2], 512, False, "restored"),
         (FORMATS[4], 1, False, "restored"),
+        (FORMATS[5], 1, True, "float8"),
+        (FORMATS[5], 512, False, "float8"),
     ],
 )
 def test_which_kernel_runs_is_decided_by_format_and_rows(
