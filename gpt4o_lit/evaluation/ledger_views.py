@@ -12,6 +12,7 @@ import torch
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator
 
 from gpt4o_lit.evaluation.ledger import Entry, Plan
 
@@ -95,9 +96,10 @@ def draw(entries: Sequence[Entry], path: Path) -> None:
         axis.plot(*zip(*front, strict=True), drawstyle="steps-post", color="tab:orange", alpha=0.6)
         axis.set(xlabel=label, xscale="log")
         axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))  # of all, labels would overlap
         axis.xaxis.set_minor_formatter("{x:g}")
         axis.grid(alpha=0.3, which="both")
-        axis.margins(x=0.2, y=0.15)
+        axis.margins(x=0.3, y=0.15)
     axes[0].set_ylabel("bits per byte (less is better)")
     figure.savefig(path, dpi=120)
     plt.close(figure)
