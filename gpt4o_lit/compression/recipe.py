@@ -5,7 +5,7 @@ from typing import Any
 
 from gpt4o_lit.compression.targets import Targets
 from gpt4o_lit.model import Transformer
-from gpt4o_lit.model.integer import Int4Product
+from gpt4o_lit.model.products import Int4Product
 from gpt4o_lit.model.weight_format import WeightFormat
 
 INT8 = WeightFormat()

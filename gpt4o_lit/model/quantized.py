@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gpt4o_lit.model.integer import Float8Product, Int4Product, Int8Product
+from gpt4o_lit.model.products import Float8Product, Int4Product, Int8Product
 from gpt4o_lit.model.sums import SUMS_ROWS, streams, sums
 from gpt4o_lit.model.weight_format import FLOAT8, INPUT_LEVELS, WeightFormat, round_inputs
 
